@@ -12,23 +12,18 @@ from agents.log_probe import LogProbe
 log = structlog.get_logger(__name__)
 
 
-class Gap(Exception):
+class GapError(Exception):
     """Records between two offsets of a log weren't delivered: the owner must start again from its own state."""
 
 
 class LogRecord(Protocol):
-    """A record as aiokafka delivers it."""
+    """A record as aiokafka delivers it; the timestamp is in ms."""
 
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
 
 
 class Inbox:
@@ -87,10 +82,10 @@ class Inbox:
         return True
 
     async def _explain(self, found: int) -> None:
-        """Accept a gap that is in the log itself; raise `Gap` for one that isn't."""
+        """Accept a gap that is in the log itself; raise `GapError` for one that isn't."""
         there = await self._probe.first_from(self._topic, self._partition, self.next_offset)
         if there is None or there[0] < found:
-            raise Gap(
+            raise GapError(
                 f"{self._topic}/{self._partition}: offset {self.next_offset} was expected, {found} was delivered, "
                 f"and the log holds {'nothing' if there is None else there[0]}: starting again from the own state"
             )

@@ -69,7 +69,7 @@ class LogProbe:
                 raise TimeoutError(f"{topic}/{partition}: nothing read from offset {offset} within {READ_TIMEOUT_S} s")
             error = message.error()
             if error is None:
-                return message.offset(), message.timestamp()[1]
+                return int(message.offset() or 0), message.timestamp()[1]
             if error.name() == "_PARTITION_EOF":
                 return None
             raise KafkaException(error)

@@ -1,0 +1,1 @@
+"""What flows: bytes to columns and back."""

@@ -1,0 +1,1 @@
+"""How it is transformed: pure functions and states over frames."""
