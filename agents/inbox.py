@@ -42,12 +42,19 @@ class Inbox:
         self._waiting: deque[Sequence[LogRecord]] = deque()
         self._limit = deliveries
         self._changed = asyncio.Condition()
+        self._closed = False
 
     async def put(self, records: Sequence[LogRecord]) -> None:
         """Hand over a delivery; waits while the inbox is full, which stops the fetching."""
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self._waiting) < self._limit)
+            await self._changed.wait_for(lambda: len(self._waiting) < self._limit or self._closed)
             self._waiting.append(records)
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        """Take anything from now on without waiting: the partition has gone, whoever waits in `put` must go on."""
+        async with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
     async def take(self, max_bytes: int) -> list[LogRecord]:

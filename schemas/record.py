@@ -7,6 +7,12 @@ from schemas.control import Control
 DEFAULT_TENANT = "single-tenant"
 """The tenant of everything that names none (Tempo ARCH-3)."""
 
+TENANT_HEADER = "tenant"
+"""The header in which our distributor writes the tenant."""
+
+NO_METRICS_HEADER = "no-metrics"
+"""A record with this header, whatever its value, is stored but not measured (Tempo INT-7)."""
+
 
 class Record(NamedTuple):
     """One record of `[spans]`.
