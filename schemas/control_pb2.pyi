@@ -1,0 +1,46 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ControlRecord(_message.Message):
+    __slots__ = ("format_version", "tick", "config_change", "waiver")
+    FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TICK_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WAIVER_FIELD_NUMBER: _ClassVar[int]
+    format_version: int
+    tick: Tick
+    config_change: ConfigChange
+    waiver: Waiver
+    def __init__(self, format_version: _Optional[int] = ..., tick: _Optional[_Union[Tick, _Mapping]] = ..., config_change: _Optional[_Union[ConfigChange, _Mapping]] = ..., waiver: _Optional[_Union[Waiver, _Mapping]] = ...) -> None: ...
+
+class Tick(_message.Message):
+    __slots__ = ("end_ms",)
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    end_ms: int
+    def __init__(self, end_ms: _Optional[int] = ...) -> None: ...
+
+class ConfigChange(_message.Message):
+    __slots__ = ("revision", "from_end_ms", "config_yaml", "program", "spans_partitions")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    FROM_END_MS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_YAML_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    SPANS_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    from_end_ms: int
+    config_yaml: str
+    program: str
+    spans_partitions: int
+    def __init__(self, revision: _Optional[int] = ..., from_end_ms: _Optional[int] = ..., config_yaml: _Optional[str] = ..., program: _Optional[str] = ..., spans_partitions: _Optional[int] = ...) -> None: ...
+
+class Waiver(_message.Message):
+    __slots__ = ("partition", "end_ms")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    end_ms: int
+    def __init__(self, partition: _Optional[int] = ..., end_ms: _Optional[int] = ...) -> None: ...
