@@ -1,0 +1,296 @@
+"""The command line. Every command names a configuration file in Tempo's YAML; the stages run until they are stopped.
+
+Exit codes: 0 done or stopped, 1 failed (one line, `spanmill: ...`), 2 wrong usage or a configuration that isn't valid.
+What a command needs is imported in it: the kernels alone take a second to import.
+"""
+
+# ruff: noqa: PLC0415
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+import click
+import structlog
+
+from agents import logs
+
+if TYPE_CHECKING:
+    from schemas.config import Config
+
+    from agents.own_metrics import OwnMetrics
+
+log = structlog.get_logger(__name__)
+
+
+class Stage(Protocol):
+    """A stage's `run`: works until `stop` is set, and sets `ready` as soon as it does."""
+
+    def __call__(
+        self, config: "Config", stop: asyncio.Event, metrics: "OwnMetrics", *, ready: asyncio.Event
+    ) -> Awaitable[None]:
+        """Run the stage."""
+
+
+CONFIG_FILE = click.option(
+    "--config.file",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Configuration, in Tempo's YAML.",
+)
+KAFKA = click.option("--kafka", metavar="HOST:PORT", help="Kafka's address, instead of the configuration's.")
+LOG_LEVEL = click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+
+
+def main() -> NoReturn:
+    """Run a command; errors that the user can do something about are one line on standard error."""
+    try:
+        code = cli.main(prog_name="spanmill", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.UsageError as error:
+        error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        click.echo(f"spanmill: {error.format_message()}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no second error at the exit
+        code = 1
+    except Exception as error:
+        log.debug("failed", exc_info=True)
+        click.echo(f"spanmill: {one_line(error)}", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without line breaks; an error without a message is named by its class."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(one_line(each) for each in error.exceptions)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="spanmill")
+def cli() -> None:
+    """Metrics from traces, as a pure function of a Kafka log."""
+
+
+@cli.command()
+@CONFIG_FILE
+@KAFKA
+@LOG_LEVEL
+def distributor(config_file: Path | None, kafka: str | None, log_level: str) -> None:
+    """Accept OTLP spans and write them to the spans topic."""
+    from agents.distributor import run
+
+    run_stage(config_file, kafka, log_level, run)
+
+
+@cli.command()
+@CONFIG_FILE
+@KAFKA
+@LOG_LEVEL
+def generator(config_file: Path | None, kafka: str | None, log_level: str) -> None:
+    """Turn the spans topic into batches of deltas."""
+    from agents.generator import run
+
+    run_stage(config_file, kafka, log_level, run)
+
+
+@cli.command()
+@CONFIG_FILE
+@KAFKA
+@LOG_LEVEL
+def sink(config_file: Path | None, kafka: str | None, log_level: str) -> None:
+    """Turn the deltas into series and remote-write them."""
+    from agents.sink import run
+
+    run_stage(config_file, kafka, log_level, run)
+
+
+@cli.command()
+@CONFIG_FILE
+@KAFKA
+@LOG_LEVEL
+def ingester(config_file: Path | None, kafka: str | None, log_level: str) -> None:
+    """Forward the records of the spans topic to a trace store over OTLP."""
+    from agents.ingester import run
+
+    run_stage(config_file, kafka, log_level, run)
+
+
+@cli.command()
+@CONFIG_FILE
+@click.option("--input", "source", metavar="FILE", help="*.bin or *.json of a Collector's file exporter; - for stdin.")
+@click.option("--output", required=True, metavar="OUT", help="OpenMetrics text; - for standard output.")
+@click.option("--last", is_flag=True, help="Only the last sample of each series.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="JSON of Tempo's own counters.")
+@KAFKA
+@click.option("--topic", help="The topic to replay instead of a file; the configuration's spans topic by default.")
+@click.option("--from", "start", metavar="WHERE", help="First offset, or a time (2026-01-31T12:00:00Z).")
+@click.option("--to", "end", metavar="WHERE", help="Offset or time to stop before.")
+@click.option("--close/--no-close", default=None, help="The end closes every window [files: yes, topics: no].")
+@click.option("--format", "form", type=click.Choice(["bin", "json"]), help="What FILE is, if its name doesn't say.")
+@LOG_LEVEL
+def replay(
+    config_file: Path | None,
+    source: str | None,
+    output: str,
+    *,
+    last: bool,
+    report: Path | None,
+    kafka: str | None,
+    topic: str | None,
+    start: str | None,
+    end: str | None,
+    close: bool | None,
+    form: str | None,
+    log_level: str,
+) -> None:
+    """Compute the samples of a file, or of a part of the spans topic, without running anything else."""
+    logs.configure(log_level)
+    from agents.replay import Request, run
+
+    run(
+        read_config(config_file, kafka),
+        Request(source, output, last, report, topic=topic, start=start, end=end, close=close, form=form),
+    )
+
+
+@cli.command()
+@CONFIG_FILE
+@click.option("--demo", is_flag=True, help="Also run a demo shop that sends spans.")
+@click.option("--remote-write", metavar="URL", help="Also write to a Prometheus, e.g. http://host:9090/api/v1/write.")
+@KAFKA
+@click.option("--port", default=8080, show_default=True, help="Port of /generated, /metrics, /healthz and /readyz.")
+def dev(config_file: Path | None, *, demo: bool, remote_write: str | None, kafka: str | None, port: int) -> None:
+    """Run everything in one process, with an embedded broker, to try it out."""
+    from agents.dev import DevOptions, dev_config, run
+
+    logs.configure("warning")
+    config = dev_config(config_file, kafka)
+    run_until_stopped(lambda stop: run(config, stop, DevOptions(demo, remote_write, embedded=kafka is None, port=port)))
+
+
+@cli.group()
+def topics() -> None:
+    """The topics that Spanmill needs."""
+
+
+@topics.command("create")
+@CONFIG_FILE
+@KAFKA
+@click.option("--partitions", default=4, show_default=True, help="Partitions of each new topic.")
+@click.option("--replication-factor", default=None, type=int, help="Replicas [the broker's default].")
+@LOG_LEVEL
+def topics_create(
+    config_file: Path | None, kafka: str | None, partitions: int, replication_factor: int | None, log_level: str
+) -> None:
+    """Create what is missing, with the settings that it needs."""
+    logs.configure(log_level)
+    from agents.topics import create
+
+    for line in create(read_config(config_file, kafka), partitions, replication_factor):
+        click.echo(line)
+
+
+@topics.command("check")
+@CONFIG_FILE
+@KAFKA
+@LOG_LEVEL
+def topics_check(config_file: Path | None, kafka: str | None, log_level: str) -> None:
+    """Check partitions, timestamp type, retention and replication; exit code 1 if something must be changed."""
+    logs.configure(log_level)
+    from agents.topics import check
+
+    problems = list(check(read_config(config_file, kafka)))
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        sys.exit(1)
+    click.echo("topics are as they should be")
+
+
+@cli.group("config")
+def config_group() -> None:
+    """The configuration file."""
+
+
+@config_group.command("check")
+@CONFIG_FILE
+def config_check(config_file: Path | None) -> None:
+    """Read the file as every stage does, and say what has no effect here."""
+    config = read_config(config_file, None)
+    for note in config.notes:
+        click.echo(note)
+    click.echo("configuration is valid")
+
+
+def read_config(config_file: Path | None, kafka: str | None) -> "Config":
+    """The configuration, with the address of `--kafka` if it is given; one that isn't valid ends the program."""
+    from schemas.config import ConfigError, load_config
+
+    try:
+        config = load_config(config_file)
+    except ConfigError as error:
+        failure = click.ClickException(str(error))
+        failure.exit_code = 2
+        raise failure from error
+    return config if kafka is None else with_kafka(config, kafka)
+
+
+def with_kafka(config: "Config", address: str) -> "Config":
+    """The configuration with another broker address."""
+    kafka = config.ingest.kafka.model_copy(update={"address": address})
+    return config.model_copy(update={"ingest": config.ingest.model_copy(update={"kafka": kafka})})
+
+
+def run_stage(config_file: Path | None, kafka: str | None, log_level: str, stage: Stage) -> None:
+    """Run a stage with its own metrics on the configured address until a signal stops it."""
+    from agents.own_metrics import OwnMetrics, own_routes, serve
+
+    logs.configure(log_level)
+    config = read_config(config_file, kafka)
+    for note in config.notes:
+        log.info(note)
+
+    async def run(stop: asyncio.Event) -> None:
+        metrics, ready = OwnMetrics(), asyncio.Event()
+        server = config.server
+        async with serve(server.http_listen_address, server.http_listen_port, own_routes(metrics, ready)) as port:
+            log.info("serving own metrics", address=server.http_listen_address, port=port)
+            await stage(config, stop, metrics, ready=ready)
+
+    run_until_stopped(run)
+
+
+def run_until_stopped(run: Callable[[asyncio.Event], Awaitable[Any]]) -> None:
+    """Run in a uvloop; the first SIGINT or SIGTERM sets the event, the second ends the process at once."""
+    import uvloop
+
+    async def signalled() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def asked(number: int) -> None:
+            if stop.is_set():
+                os._exit(128 + number)
+            log.info("stopping", signal=signal.Signals(number).name)
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, asked, number)
+        await run(stop)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(signalled())

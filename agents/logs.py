@@ -1,0 +1,94 @@
+"""Structured logs: one key=value line per event on standard error, the libraries' lines throttled.
+
+Frequent things are counters (`agents/own_metrics.py`); lines are for starts, stops, assignments and failures.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+import structlog
+from structlog.typing import Processor
+
+REPEAT_AFTER_S = 10.0
+"""A library says the same thing once in this time: aiokafka alone writes 120 lines a second while a broker is away."""
+
+QUIET = {
+    "aiokafka": logging.ERROR,
+    "faust": logging.WARNING,
+    "mode": logging.WARNING,
+    "aiohttp.access": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "numba": logging.WARNING,
+    "opentelemetry": logging.WARNING,
+}
+"""Lowest level that is shown of a library's loggers."""
+
+
+class Throttle(logging.Filter):
+    """Lets a line of a library through once in `REPEAT_AFTER_S`, by logger and message template."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._shown: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is shown; lines of our own always are."""
+        if not record.name.startswith(tuple(QUIET)):
+            return True
+        key, now = (record.name, str(record.msg)), self._clock()
+        if now - self._shown.get(key, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+            return False
+        self._shown[key] = now
+        return True
+
+
+class StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is at the moment of writing: a live view on the terminal replaces it for its time."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def configure(level: str = "info") -> None:
+    """Set up structlog and the standard library's loggers (both write the same lines); may be called again."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = StandardError()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.LogfmtRenderer(key_order=["ts", "level", "event"], bool_as_flag=False),
+            ],
+        )
+    )
+    handler.addFilter(Throttle())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name, lowest in QUIET.items():
+        logging.getLogger(name).setLevel(lowest)

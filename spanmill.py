@@ -1,0 +1,48 @@
+"""The command's first step: make sure that our packages are ours, then run `agents.cli`.
+
+`agents`, `streams` and `schemas` are installed as they stand, and others publish packages of such names. Whatever
+replaces one of them would fail somewhere later, with an error about something else.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+OURS = {"agents": "Who runs it", "streams": "How it is transformed", "schemas": "What flows"}
+"""Our packages, and the question that the first line of each one's `__init__.py` answers."""
+
+
+def foreign_packages(home: Path) -> dict[str, str]:
+    """Those of our packages that would be imported from elsewhere than `home`, and from where; imports nothing."""
+    return {name: found for name in OURS if (found := _foreign(home, name)) is not None}
+
+
+def _foreign(home: Path, name: str) -> str | None:
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return "nowhere: it is not installed"
+    origin = spec.origin or ", ".join(spec.submodule_search_locations or [])
+    ours = home / name / "__init__.py"
+    if not origin or Path(origin).resolve() != ours.resolve():
+        return origin
+    with ours.open(encoding="utf-8") as file:  # another distribution may have been unpacked over it
+        return None if OURS[name] in file.readline() else origin
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    foreign = foreign_packages(Path(__file__).resolve().parent)
+    for name, where in foreign.items():
+        sys.stderr.write(
+            f"spanmill: the package '{name}' is not Spanmill's, it comes from {where}: "
+            "install Spanmill in a virtual environment of its own\n"
+        )
+    if foreign:
+        sys.exit(1)
+    from agents.cli import main as run  # noqa: PLC0415  not before the check
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
