@@ -24,7 +24,7 @@ class Reason(StrEnum):
     """Label bytes that `encode_labels` doesn't produce."""
 
 
-class Malformed(ValueError):
+class Malformed(ValueError):  # noqa: N818 -- it says what the bytes are
     """Bytes that will never be accepted: a permanent failure, to be counted by `reason` and never tried again.
 
     `reason` is a short text out of a closed set (`Reason` here; other formats have sets of their own), `position` the
