@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from schemas.errors import Malformed, Reason
 from schemas.murmur2 import partition_of
+from schemas.varint import uvarint
 
 SPAN_METRICS_RESERVED = frozenset({b"service", b"span_name", b"span_kind", b"status_code", b"status_message"})
 """Names that dimensions and mappings of span metrics may not take, whichever intrinsics are enabled (PRIM-5)."""
@@ -24,19 +25,6 @@ MAX_LABEL_SET_BYTES = 1 << 18
 """Longer label bytes are invalid: a row of deltas has to fit into one record of Kafka. Tempo has no such limit."""
 
 _OUTSIDE_NAMES = re.compile(r"[^A-Za-z0-9_]")
-
-
-def _uvarint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-# Lengths up to the default limits of names and values: a look-up is a tenth of the loop.
-_LENGTHS = tuple(_uvarint(n) for n in range(2049))
 
 
 def sanitize_name(raw: str | bytes) -> bytes:
@@ -115,9 +103,7 @@ def shard_of(tenant: str, route: bytes, shards: int) -> int:
 def _encode_texts(texts: list[bytes]) -> bytes:
     pieces: list[bytes] = []
     for text in texts:
-        n = len(text)
-        pieces.append(_LENGTHS[n] if n < len(_LENGTHS) else _uvarint(n))
-        pieces.append(text)
+        pieces += (uvarint(len(text)), text)
     return b"".join(pieces)
 
 
