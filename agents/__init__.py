@@ -1,1 +1,1 @@
-"""Who runs it: Kafka, Faust, sockets, clocks, threads and the command line."""
+"""Spanmill's agents: who runs it. Kafka, Faust, sockets, clocks, threads and the command line."""

@@ -1,1 +1,1 @@
-"""What flows: bytes to columns and back."""
+"""Spanmill's schemas: what flows. Bytes to columns and back."""

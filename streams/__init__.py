@@ -1,1 +1,1 @@
-"""How it is transformed: pure functions and states over frames."""
+"""Spanmill's streams: how it is transformed. Pure functions and states over frames."""

@@ -1,0 +1,312 @@
+"""The generator: folds owned partitions of `[spans]` into batches on `[deltas]`.
+
+Each owned partition runs three loops: one takes records and folds them, in a thread; one delivers the batches of closed
+windows, in order, and writes the checkpoint when all of them are acknowledged; one appends ticks while the partition is
+idle. The folded state is never written in mid-window: what a crash interrupts is computed again, with the same result.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from agents import kafka
+from agents.inbox import Inbox, LogRecord
+from agents.log_probe import Ends, LogProbe
+from agents.own_metrics import OwnMetrics
+from agents.producer import Headers, Producer
+from agents.ticks import TickTimer
+from agents.topics import TopicNames, check_topics
+from agents.worker import Worker, WorkerSettings
+from schemas.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
+from schemas.config import Config, tenant_settings
+from schemas.control import CONTROL_HEADER, Tick, encode_control
+from schemas.deltas import encode_window
+from schemas.errors import Malformed
+from schemas.otlp import Codec
+from schemas.record import Record
+from schemas.record_format import RecordFormat
+from streams.partition import Closing, PartitionFold, Rejected
+
+log = structlog.get_logger(__name__)
+
+DELIVERIES_IN_FLIGHT = 8
+"""Closings that may wait for their acknowledgement while the next records are folded."""
+CHECKPOINT_KEY = b"checkpoint"
+"""Prefix of a partition's key in the table: one key per partition, so that recovery reads one record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one fold gave: encoded batches by closing, and what can't be read, on its way to the dead letters."""
+
+    batches: tuple[tuple[list[list[bytes]], ...], ...]
+    """By closing, by window: the parts for each shard."""
+    checkpoint: Checkpoint | None
+    """The newest one, to be written when all batches above are acknowledged."""
+    rejected: tuple[Rejected, ...]
+
+
+class Generator:
+    """What the owners of one process share: clients, settings, threads and metrics."""
+
+    def __init__(self, config: Config, metrics: OwnMetrics, partitions: int, shards: int) -> None:
+        self.config, self.metrics = config, metrics
+        self.partitions, self.shards = partitions, shards
+        self.names = TopicNames.of(config)
+        self.producer = Producer(kafka.producer_settings(config))
+        self.probe = LogProbe(kafka.client_settings(config))
+        self.threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fold")
+        self.codec = Codec(config.metrics_generator.codec)
+        self.format = RecordFormat(self.codec, config.spanmill.tenant_headers)
+        self.interval_ms = config.metrics_generator.registry.collection_interval_ms
+
+    def fold_from(self, checkpoint: Checkpoint) -> PartitionFold:
+        """The state of a partition as its checkpoint describes it."""
+        return PartitionFold(
+            lambda tenant: tenant_settings(self.config, tenant), self.interval_ms, self.codec, checkpoint
+        )
+
+    def owner(self, worker: Worker, partition: int, table: Mapping[bytes, bytes]) -> "PartitionOwner":
+        """The owner of a partition that has just been assigned."""
+        saved = table.get(checkpoint_key(partition))
+        return PartitionOwner(self, worker, partition, None if saved is None else decode_checkpoint(saved))
+
+    def close(self) -> None:
+        """Flush and stop the threads."""
+        self.producer.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+class PartitionOwner:
+    """One owned partition of `[spans]`."""
+
+    paused = False
+
+    def __init__(self, generator: Generator, worker: Worker, partition: int, checkpoint: Checkpoint | None) -> None:
+        self.partition = partition
+        self._generator, self._worker = generator, worker
+        self._checkpoint = checkpoint
+        self._inbox = Inbox(generator.probe, generator.names.spans, partition, self.start_offset)
+        self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue(DELIVERIES_IN_FLIGHT)
+        self._timer = TickTimer(generator.config.spanmill.generator.tick_after_s)
+        self._folding = False
+
+    @property
+    def start_offset(self) -> int:
+        """The checkpoint's offset, whatever is committed; 0 without a checkpoint."""
+        return 0 if self._checkpoint is None else self._checkpoint.next_offset
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the last record that was taken over."""
+        return self._inbox.next_offset
+
+    async def put(self, records: Sequence[LogRecord]) -> None:
+        """Hand over a delivery; waits while too many are waiting."""
+        await self._inbox.put(records)
+
+    async def close(self) -> None:
+        """Let go of whoever waits in `put`."""
+        await self._inbox.close()
+
+    async def run(self) -> None:
+        """Fold, deliver and tick until cancelled."""
+        checkpoint = await self._first_checkpoint()
+        self._inbox.next_offset = checkpoint.next_offset
+        self._fold = self._generator.fold_from(checkpoint)
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._fold_records())
+            loops.create_task(self._deliver())
+            loops.create_task(self._tick())
+
+    async def _first_checkpoint(self) -> Checkpoint:
+        """The saved checkpoint if it belongs to this log; else a new one, written before any record is read."""
+        names, saved = self._generator.names, self._checkpoint
+        ends = await self._generator.probe.ends(names.spans, self.partition)
+        if saved is not None and not await self._replaced(saved, ends):
+            return saved
+        fresh = Checkpoint.initial(ends.low) if saved is None else saved.restarted(ends.low)
+        await self._save(fresh)
+        return fresh
+
+    async def _replaced(self, saved: Checkpoint, ends: Ends) -> bool:
+        """Whether the topic isn't the one that the checkpoint speaks of."""
+        topic = self._generator.names.spans
+        at = None
+        if ends.low <= saved.next_offset < ends.high:
+            at = await self._generator.probe.first_from(topic, self.partition, saved.next_offset)
+        replaced = saved.next_offset > ends.high or (
+            at is not None
+            and saved.next_timestamp_ms is not None
+            and at != (saved.next_offset, saved.next_timestamp_ms)
+            and at[0] == saved.next_offset
+        )
+        if replaced:
+            log.error(
+                "the topic was replaced: starting over at its beginning",
+                topic=topic,
+                partition=self.partition,
+                wanted=saved.next_offset,
+                log_end=ends.high,
+            )
+        return replaced
+
+    async def _fold_records(self) -> None:
+        max_bytes = self._generator.config.spanmill.generator.chunk_max_bytes
+        loop = asyncio.get_running_loop()
+        while True:
+            taken = await self._inbox.take(max_bytes)
+            self._folding = True
+            delivery = await loop.run_in_executor(self._generator.threads, self._fold_chunk, taken)
+            self._timer.read(taken[-1].timestamp)
+            self._folding = False
+            self._count_read(taken)
+            if delivery.batches or delivery.rejected:
+                await self._deliveries.put(delivery)
+
+    def _fold_chunk(self, taken: Sequence[LogRecord]) -> Delivery:
+        """Fold a chunk and encode what it closed; in a thread."""
+        records, unreadable = self._parse(taken)
+        fed = self._fold.feed(records)
+        generator = self._generator
+        encoded = tuple(self._encode(closing) for closing in fed.closings)
+        generator.metrics.windows_closed.labels(self.partition).inc(sum(len(c.windows) for c in fed.closings))
+        for closing in fed.closings:
+            for window in closing.windows:
+                generator.metrics.ledger.add(window.ledger)
+        checkpoint = fed.closings[-1].checkpoint if fed.closings else None
+        return Delivery(encoded, checkpoint, (*unreadable, *fed.rejected))
+
+    def _encode(self, closing: Closing) -> tuple[list[list[bytes]], ...]:
+        generator = self._generator
+        return tuple(
+            encode_window(window, self.partition, generator.partitions, generator.shards) for window in closing.windows
+        )
+
+    def _parse(self, taken: Sequence[LogRecord]) -> tuple[list[Record], list[Rejected]]:
+        records: list[Record] = []
+        unreadable: list[Rejected] = []
+        parse = self._generator.format.parse
+        for r in taken:
+            try:
+                records.append(parse(r.offset, r.timestamp, r.key, r.value, r.headers))
+            except Malformed as error:
+                unreadable.append(Rejected(r.offset, r.timestamp, error.position or 0, str(error), r.value or b""))
+                records.append(Record(r.offset, r.timestamp, b""))  # its timestamp still moves the stream time
+        return records, unreadable
+
+    def _count_read(self, taken: Sequence[LogRecord]) -> None:
+        metrics = self._generator.metrics
+        metrics.records.labels(self.partition).inc(len(taken))
+        metrics.record_bytes.labels(self.partition).inc(sum(len(r.value or b"") for r in taken))
+        if self._inbox.lost:
+            metrics.records_lost.labels("generator").inc(self._inbox.lost)
+            self._inbox.lost = 0
+
+    async def _deliver(self) -> None:
+        while True:
+            waiting = [await self._deliveries.get()]
+            while not self._deliveries.empty():
+                waiting.append(self._deliveries.get_nowait())
+            await self._send(waiting)
+            newest = next((d.checkpoint for d in reversed(waiting) if d.checkpoint is not None), None)
+            if newest is not None:
+                await self._save(newest)
+                await self._worker.commit(self.partition, newest.next_offset)
+
+    async def _send(self, deliveries: Sequence[Delivery]) -> None:
+        """Send batches and dead letters and wait for every acknowledgement; purge and raise if one fails."""
+        generator = self._generator
+        sent: list[asyncio.Future[int]] = []
+        for delivery in deliveries:
+            for windows in delivery.batches:
+                for shards in windows:
+                    for shard, parts in enumerate(shards):
+                        for part in parts:
+                            sent.append(await generator.producer.send(generator.names.deltas, shard, part))
+                            generator.metrics.batch_bytes.inc(len(part))
+            for rejected in delivery.rejected:
+                sent.append(await self._send_dead_letter(rejected))
+        try:
+            await asyncio.gather(*sent)
+        except Exception:
+            generator.producer.purge()  # nothing may follow a batch that failed: the chain would be broken
+            raise
+        generator.metrics.batches_sent.inc(len(sent))
+
+    async def _send_dead_letter(self, rejected: Rejected) -> asyncio.Future[int]:
+        names = self._generator.names
+        place = f"{names.spans}-{self.partition}-{rejected.offset}"
+        headers: Headers = [
+            ("reason", rejected.reason.encode()),
+            ("position", str(rejected.position).encode()),
+            ("topic", names.spans.encode()),
+            ("partition", str(self.partition).encode()),
+            ("offset", str(rejected.offset).encode()),
+            ("timestamp", str(rejected.timestamp_ms).encode()),
+        ]
+        self._generator.metrics.dead_letters.labels("malformed").inc()
+        return await self._generator.producer.send(
+            names.dead_letters, 0, rejected.value, key=place.encode(), headers=headers
+        )
+
+    async def _save(self, checkpoint: Checkpoint) -> None:
+        value = encode_checkpoint(checkpoint)
+        await self._worker.save(self.partition, {checkpoint_key(self.partition): value})
+        metrics = self._generator.metrics
+        metrics.checkpoints.labels(self.partition).inc()
+        metrics.checkpoint_bytes.labels(self.partition).set(len(value))
+
+    async def _tick(self) -> None:
+        """Append a tick when the partition is read to its end and its time has passed the open window's end."""
+        generator = self._generator
+        while True:
+            await asyncio.sleep(self._timer.poll_s)
+            end = self._worker.end_offset(self.partition)
+            at_end = end is not None and self.next_offset >= end and self._inbox.empty and not self._folding
+            if not at_end or not self._timer.due(self._fold.open_end_ms, self.next_offset):
+                continue
+            tick = encode_control(Tick(self._fold.open_end_ms or 0))
+            appended = await generator.producer.send(
+                generator.names.spans, self.partition, b"", headers=[(CONTROL_HEADER, tick)]
+            )
+            self._timer.appended(await appended)
+            generator.metrics.ticks.labels(self.partition).inc()
+
+
+def checkpoint_key(partition: int) -> bytes:
+    """The key of a partition's checkpoint."""
+    return b"%s-%d" % (CHECKPOINT_KEY, partition)
+
+
+async def run(
+    config: Config,
+    stop: asyncio.Event,
+    metrics: OwnMetrics,
+    *,
+    embedded: bool = False,
+    ready: asyncio.Event | None = None,
+) -> None:
+    """Run a generator until `stop` is set; raises what made it fail. `embedded`: the broker has no topic settings."""
+    names = TopicNames.of(config)
+    counts = await check_topics(config, embedded=embedded)
+    generator = Generator(config, metrics, counts[names.spans], counts[names.deltas])
+    settings = WorkerSettings(
+        app_id=names.generator_app,
+        topic=names.spans,
+        partitions=generator.partitions,
+        table="checkpoints",
+        data_dir=config.spanmill.generator.data_dir,
+        newest_record_only=True,
+        max_record_bytes=topics.CHANGELOG_MAX_RECORD_BYTES,
+        broker=kafka.faust_settings(config),
+    )
+    worker = Worker(settings, generator.owner)
+    try:
+        await worker.run(stop, ready)
+    finally:
+        generator.close()

@@ -1,0 +1,139 @@
+"""Spanmill's stages as processes of their own, as an operator runs them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.servers.ports import free_port
+
+WAIT_S = 90.0
+
+
+class Stage:
+    """One process of a stage; its log is a file, which a failing test prints."""
+
+    def __init__(self, name: str, instance: str, config: Path, env: Mapping[str, str], log: Path) -> None:
+        self.name, self.instance, self.log = name, instance, log
+        self._config, self._env = config, env
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "spanmill", self.name, "--config.file", str(self._config)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._env},
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> None:
+        """kill -9, as the kernel's OOM killer does it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        if self.alive:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"{self.name} {self.instance} didn't stop within 20 s:\n{self.tail()}") from None
+
+    def tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Cluster:
+    """Starts stages with one configuration, each with its own ports, instance id and data directory."""
+
+    def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
+        self._directory = directory
+        self._config = config
+        self.stages: list[Stage] = []
+        self.grpc, self.http = free_port(), free_port()
+
+    def config_file(self, instance: str, port: int) -> Path:
+        config = {
+            **self._config,
+            "server": {"http_listen_address": "127.0.0.1", "http_listen_port": port},
+            "distributor": {
+                "receivers": {
+                    "otlp": {
+                        "protocols": {
+                            "grpc": {"endpoint": f"127.0.0.1:{self.grpc}"},
+                            "http": {"endpoint": f"127.0.0.1:{self.http}"},
+                        }
+                    }
+                }
+            },
+        }
+        path = self._directory / f"{instance}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    def run(self, *arguments: str) -> str:
+        """Run a command of ours to its end."""
+        config = self.config_file("command", free_port())
+        done = subprocess.run(
+            [sys.executable, "-m", "spanmill", *arguments, "--config.file", str(config)],
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def start(self, name: str, instance: str, *, wait: bool = True) -> Stage:
+        port = free_port()
+        stage = Stage(
+            name,
+            instance,
+            self.config_file(instance, port),
+            {"SPANMILL_INSTANCE_ID": instance},
+            self._directory / f"{instance}.log",
+        )
+        stage.start()
+        self.stages.append(stage)
+        stage.port = port  # type: ignore[attr-defined]
+        if wait:
+            self.wait_ready(stage)
+        return stage
+
+    def wait_ready(self, stage: Stage) -> None:
+        url = f"http://127.0.0.1:{stage.port}/readyz"  # type: ignore[attr-defined]
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            assert stage.alive, f"{stage.name} {stage.instance} has stopped:\n{stage.tail()}"
+            try:
+                with urllib.request.urlopen(url, timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+        raise AssertionError(f"{stage.name} {stage.instance} isn't ready after {WAIT_S} s:\n{stage.tail()}")
+
+    def close(self) -> None:
+        for stage in self.stages:
+            if stage.alive:
+                stage.process.kill()  # type: ignore[union-attr]
+                stage.process.wait()  # type: ignore[union-attr]
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {s.name} {s.instance}\n{s.tail()}" for s in self.stages)
