@@ -125,7 +125,7 @@ def _text(tag: bytes, text: str) -> bytes:
 def _unpack(body: bytes, max_bytes: int) -> bytes:
     """The block's content. Its length stands before it, so a bomb is refused before it is unpacked."""
     size = shift = 0
-    for at, byte in enumerate(body[:5]):
+    for byte in body[:5]:
         size |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
@@ -133,7 +133,7 @@ def _unpack(body: bytes, max_bytes: int) -> bytes:
     else:
         raise Malformed(Reason.COMPRESSION, "no length before the snappy block", 0)
     if size > max_bytes:
-        raise Malformed(Reason.COMPRESSION, f"{size} bytes unpacked, at most {max_bytes} are taken", at)
+        raise Malformed(Reason.COMPRESSION, f"{size} bytes unpacked, at most {max_bytes} are taken", 0)
     try:
         return bytes(cramjam.snappy.decompress_raw(body))
     except cramjam.DecompressionError as error:
