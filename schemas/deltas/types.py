@@ -1,9 +1,4 @@
-"""Deltas: what a window of one partition of `[spans]` adds to the series, as rows and as batches of `[deltas]`.
-
-A window's rows go to the shards that own their series. What a shard gets is cut into parts that fit into records. The
-same window always gives the same parts, so a batch that is computed and sent again is told by its place in the chain
-(partition, end, previous end), and its parts by the digest of the whole.
-"""
+"""The tables and records of deltas."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,6 +39,12 @@ an integer), `sum` the weighted latency in 2^-16 ns (histogram; else 0), both of
 The exemplar is that of the greatest (timestamp, partition, offset, index). If none was offered its columns are null; an
 empty `ex_trace` was offered by a span without a trace ID, and erases (Tempo REG-12).
 """
+
+
+CANONICAL_ORDER = ["tenant", "labels", "metric", "bucket", "layout"]
+"""The key of a delta row, and the order of rows. Texts and bytes are ordered by their bytes."""
+
+EXEMPLAR_COLUMNS = [name for name in DELTA_SCHEMA if name.startswith("ex_")]
 
 
 class LedgerKey(NamedTuple):
@@ -94,15 +95,3 @@ class Batch:
     layouts: tuple[Layout, ...]
     ledger: Ledger
     rows: pl.DataFrame
-
-
-def split_int128(number: int) -> tuple[int, int]:
-    """The low limb (unsigned) and the high one (signed) of a number. Raises OverflowError beyond 128 bits."""
-    if not -(1 << 127) <= number < 1 << 127:
-        raise OverflowError(f"{number} has more than 128 bits")
-    return number & 0xFFFF_FFFF_FFFF_FFFF, number >> 64
-
-
-def join_int128(lo: int, hi: int) -> int:
-    """The number of two limbs."""
-    return (hi << 64) + lo

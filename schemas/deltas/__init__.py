@@ -1,0 +1,29 @@
+"""Deltas: what a window of one partition of `[spans]` adds to the series, as rows and as batches of `[deltas]`.
+
+A window's rows go to the shards that own their series. What a shard gets is cut into parts that fit into records. The
+same window always gives the same parts, so a batch that is computed and sent again is told by its place in the chain
+(partition, end, previous end), and its parts by the digest of the whole.
+"""
+
+from schemas.deltas.batches import PART_LIMIT_BYTES, decode_batch, encode_window, join_parts
+from schemas.deltas.merge import merge_rows
+from schemas.deltas.types import DELTA_SCHEMA, NO_BUCKET, NO_LAYOUT, Batch, Layout, Ledger, LedgerKey, Window
+from schemas.int128 import join, split
+
+__all__ = [
+    "DELTA_SCHEMA",
+    "NO_BUCKET",
+    "NO_LAYOUT",
+    "PART_LIMIT_BYTES",
+    "Batch",
+    "Layout",
+    "Ledger",
+    "LedgerKey",
+    "Window",
+    "decode_batch",
+    "encode_window",
+    "join",
+    "join_parts",
+    "merge_rows",
+    "split",
+]

@@ -1,0 +1,274 @@
+"""Windows as batches of `[deltas]`: sharded, cut into parts, in a protobuf envelope around an Arrow body."""
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+from google.protobuf.message import DecodeError
+
+from schemas import deltas_pb2 as pb
+from schemas.deltas.body import canonical_rows, check_rows, decode_rows, encode_rows, hash_rows, row_costs
+from schemas.deltas.types import DELTA_SCHEMA, NO_LAYOUT, Batch, Layout, Ledger, LedgerKey, Window
+from schemas.errors import Malformed, Reason
+from schemas.labels import shard_of
+
+FORMAT_VERSION = 1
+
+PART_LIMIT_BYTES = 600_000
+"""Estimated bytes of ledger entries and rows, not compressed, at which a part ends; a constant of the protocol.
+
+With the layouts and one label set of the greatest length a record stays below 1,000,000 B even if nothing compresses.
+A change needs a new `FORMAT_VERSION`: parts of two cuts must not make one set.
+"""
+
+MAX_LAYOUTS_BYTES = 100_000
+"""All parts repeat the layouts of their shard's rows: about 700 different ones of the default length."""
+
+_DIGEST_BYTES = 16
+_CHECKSUM_BYTES = 8
+_ENTRY_BYTES = 32
+_INT32_MAX = (1 << 31) - 1
+
+
+def encode_window(window: Window, partition: int, partitions: int, shards: int) -> list[list[bytes]]:
+    """The parts, in their order, that each shard gets: at least one, since an empty batch is the shard's watermark.
+
+    A ledger entry goes to the shard of its tenant's empty route, a zero to none. Raises ValueError for a window that
+    breaks a rule of `DELTA_SCHEMA`, has a negative ledger entry, or layouts beyond `MAX_LAYOUTS_BYTES` in one shard.
+    """
+    rows = _rows_by_shard(window.rows, shards)
+    ledgers = _ledger_by_shard(window.ledger, shards)
+    wholes = (_whole(window, rows[shard], ledgers[shard], partition, partitions) for shard in range(shards))
+    return [[_encode_part(part) for part in _parts(whole)] for whole in wholes]
+
+
+def decode_batch(value: bytes) -> Batch:
+    """One part. Raises Malformed for whatever `encode_window` doesn't make; the digest is `join_parts`' to check."""
+    try:
+        message = pb.DeltaBatch.FromString(value)
+    except DecodeError as error:
+        raise Malformed(Reason.ENVELOPE, "not a batch of deltas") from error
+    if message.format_version != FORMAT_VERSION:
+        raise Malformed(Reason.VERSION, f"batch format {message.format_version}, known is {FORMAT_VERSION}")
+    _check_header(message)
+    layouts = tuple(tuple(layout.bounds) for layout in message.layouts)
+    if not all(map(_ascends, layouts)):
+        raise Malformed(Reason.FIELD, "bounds of buckets that don't ascend")
+    rows = _decode_body(message)
+    check_rows(rows, layouts)
+    return Batch(
+        partition=message.partition,
+        end_ms=message.end_ms,
+        previous_end_ms=message.previous_end_ms if message.HasField("previous_end_ms") else None,
+        partitions=message.partitions,
+        part=message.part,
+        parts=message.parts,
+        digest=message.digest,
+        revision=message.revision,
+        layouts=layouts,
+        ledger=_decode_ledger(message),
+        rows=rows,
+    )
+
+
+def join_parts(parts: Sequence[Batch]) -> Batch:
+    """The whole (as part 0 of 1) of all parts with one digest, in any order. Raises Malformed if they aren't it."""
+    ordered = sorted(parts, key=lambda batch: batch.part)
+    numbers = [batch.part for batch in ordered]
+    if not ordered or numbers != list(range(ordered[0].parts)):
+        raise Malformed(Reason.FIELD, f"parts {numbers}")
+    whole = replace(
+        ordered[0],
+        part=0,
+        parts=1,
+        ledger={key: count for batch in ordered for key, count in batch.ledger.items()},
+        rows=pl.concat([batch.rows for batch in ordered]) if len(ordered) > 1 else ordered[0].rows,
+    )
+    if whole.digest != _digest(whole):
+        raise Malformed(Reason.CHECKSUM, "the parts aren't what their digest says")
+    return whole
+
+
+def _rows_by_shard(rows: pl.DataFrame, shards: int) -> list[pl.DataFrame]:
+    """The rows (without their route) of each shard, in any order."""
+    if shards == 1 or rows.is_empty():
+        return [rows.select(DELTA_SCHEMA.names()), *(DELTA_SCHEMA.to_frame() for _ in range(1, shards))]
+    keyed = rows.with_columns(pl.col("route").fill_null(b""))
+    # Few routes (services) have many rows.
+    owners = keyed.select("tenant", "route").unique()
+    owners = owners.with_columns(
+        shard=pl.Series([shard_of(tenant, route, shards) for tenant, route in owners.iter_rows()], dtype=pl.Int64)
+    )
+    sharded = keyed.join(owners, on=["tenant", "route"], how="left", maintain_order="left")
+    return [sharded.filter(pl.col("shard") == shard).select(DELTA_SCHEMA.names()) for shard in range(shards)]
+
+
+def _ledger_by_shard(ledger: Ledger, shards: int) -> list[Ledger]:
+    """The entries of each shard, sorted."""
+    owned: list[Ledger] = [{} for _ in range(shards)]
+    for key, count in sorted(ledger.items()):
+        if count < 0:
+            raise ValueError(f"a negative ledger entry: {key} {count}")
+        if count:
+            tenant = dict(key.labels).get("tenant", "")
+            owned[shard_of(tenant, b"", shards)][key] = count
+    return owned
+
+
+def _whole(window: Window, rows: pl.DataFrame, ledger: Ledger, partition: int, partitions: int) -> Batch:
+    """Everything that a shard gets, uncut."""
+    own_rows, layouts = _own_layouts(rows, window.layouts)
+    canonical = canonical_rows(own_rows)
+    check_rows(canonical, layouts)
+    whole = Batch(
+        partition=partition,
+        end_ms=window.end_ms,
+        previous_end_ms=window.previous_end_ms,
+        partitions=partitions,
+        part=0,
+        parts=1,
+        digest=b"",
+        revision=window.revision,
+        layouts=layouts,
+        ledger=ledger,
+        rows=canonical,
+    )
+    return replace(whole, digest=_digest(whole))
+
+
+def _own_layouts(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> tuple[pl.DataFrame, tuple[Layout, ...]]:
+    """The layouts that the rows use, sorted, so that their order in the window doesn't reach the bytes."""
+    used = [number for number in rows["layout"].unique().to_list() if number != NO_LAYOUT]
+    if any(number is None or number >= len(layouts) for number in used):
+        raise Malformed(Reason.ROWS, "a layout that isn't there")
+    own = tuple(sorted({layouts[number] for number in used}))
+    if not all(map(_ascends, own)):
+        raise ValueError(f"bounds of buckets that don't ascend: {own}")
+    if sum(8 * len(layout) + 8 for layout in own) > MAX_LAYOUTS_BYTES:
+        raise ValueError(
+            f"{len(own)} bucket layouts in one window: {MAX_LAYOUTS_BYTES} bytes of them fit into a record"
+        )
+    numbers = {number: own.index(layouts[number]) for number in used} | {NO_LAYOUT: NO_LAYOUT}
+    return rows.with_columns(pl.col("layout").replace_strict(numbers, return_dtype=pl.UInt16)), own
+
+
+def _parts(whole: Batch) -> Iterator[Batch]:
+    """The whole, cut where `PART_LIMIT_BYTES` are reached: ledger entries first, then rows."""
+    entries = list(whole.ledger.items())
+    entry_costs = np.array([_entry_cost(key) for key, _ in entries], np.int64)
+    following, first = row_costs(whole.rows)
+    cuts = _cuts(np.concatenate([entry_costs, following]), np.concatenate([entry_costs, first]))
+    n = len(entries)
+    for part, (start, end) in enumerate(pairwise(cuts)):
+        yield replace(
+            whole,
+            part=part,
+            parts=len(cuts) - 1,
+            ledger=dict(entries[start:end]),
+            rows=whole.rows.slice(max(start - n, 0), max(end - n, 0) - max(start - n, 0)),
+        )
+
+
+def _cuts(following: np.ndarray, first: np.ndarray) -> list[int]:
+    """Where parts begin and the last one ends. An item costs `first` at the beginning of a part, else `following`."""
+    total = np.cumsum(following)
+    cuts = [0]
+    while (start := cuts[-1]) < len(total):
+        budget = PART_LIMIT_BYTES - first[start] + total[start]
+        cuts.append(max(start + 1, int(np.searchsorted(total, budget, side="right"))))
+    return cuts if len(cuts) > 1 else [0, 0]
+
+
+def _entry_cost(key: LedgerKey) -> int:
+    texts = [key.counter, *(text for pair in key.labels for text in pair)]
+    return sum(len(text.encode()) + _ENTRY_BYTES for text in texts)
+
+
+def _encode_part(part: Batch) -> bytes:
+    message = pb.DeltaBatch(
+        format_version=FORMAT_VERSION,
+        partition=part.partition,
+        end_ms=part.end_ms,
+        previous_end_ms=part.previous_end_ms,
+        partitions=part.partitions,
+        part=part.part,
+        parts=part.parts,
+        digest=part.digest,
+        revision=part.revision,
+        layouts=[pb.Layout(bounds=layout) for layout in part.layouts],
+        ledger=[
+            pb.LedgerEntry(
+                counter=key.counter,
+                labels=[pb.LedgerLabel(name=name, value=value) for name, value in key.labels],
+                count=count,
+            )
+            for key, count in part.ledger.items()
+        ],
+    )
+    if not part.rows.is_empty():
+        message.rows, message.rows_size = encode_rows(part.rows)
+        message.rows_checksum = _checksum(message.rows)
+    return message.SerializeToString(deterministic=True)
+
+
+def _check_header(message: pb.DeltaBatch) -> None:
+    rules = {
+        "partition": message.partition < message.partitions <= _INT32_MAX,
+        "part": message.part < message.parts,
+        "end": message.end_ms >= 0,
+        "previous end": not message.HasField("previous_end_ms") or 0 <= message.previous_end_ms < message.end_ms,
+        "digest": len(message.digest) == _DIGEST_BYTES,
+    }
+    broken = [name for name, holds in rules.items() if not holds]
+    if broken:
+        raise Malformed(Reason.FIELD, ", ".join(broken))
+
+
+def _decode_body(message: pb.DeltaBatch) -> pl.DataFrame:
+    if not message.rows:
+        return DELTA_SCHEMA.to_frame()
+    # Against bit rot and mixed-up records; Arrow needn't meet such bytes.
+    if message.rows_checksum != _checksum(message.rows):
+        raise Malformed(Reason.CHECKSUM, "the rows aren't what their checksum says")
+    return decode_rows(message.rows, message.rows_size)
+
+
+def _decode_ledger(message: pb.DeltaBatch) -> Ledger:
+    ledger: Ledger = {}
+    for entry in message.ledger:
+        key = LedgerKey(entry.counter, tuple((label.name, label.value) for label in entry.labels))
+        if key in ledger:
+            raise Malformed(Reason.FIELD, f"two ledger entries {key}")
+        ledger[key] = entry.count
+    return ledger
+
+
+def _ascends(layout: Layout) -> bool:
+    # Not-a-number compares false.
+    return all(a < b for a, b in pairwise((float("-inf"), *layout, float("inf"))))
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
+
+
+def _digest(whole: Batch) -> bytes:
+    """A digest of content, not of bytes: another version of Arrow or zstd must give the same one."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    previous = -1 if whole.previous_end_ms is None else whole.previous_end_ms
+    numbers = (FORMAT_VERSION, whole.partition, whole.partitions, whole.end_ms, previous, whole.revision)
+    digest.update(struct.pack("<5qQ", *numbers))
+    for layout in whole.layouts:
+        digest.update(struct.pack(f"<q{len(layout)}d", len(layout), *layout))
+    digest.update(struct.pack("<q", -1))
+    for key, count in whole.ledger.items():
+        texts = [text.encode() for text in (key.counter, *(text for pair in key.labels for text in pair))]
+        digest.update(struct.pack(f"<Qq{len(texts)}q", count, len(texts), *map(len, texts)))
+        digest.update(b"".join(texts))
+    digest.update(struct.pack("<q", len(whole.ledger)))
+    hash_rows(whole.rows, digest.update)
+    return digest.digest()
