@@ -1,0 +1,220 @@
+"""Apache Kafka, one KRaft node, from the Maven artifacts that tools/fetch_kafka.sh copies into .cache/kafka."""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from tests.servers.missing import missing
+from tests.servers.ports import free_port, stop_process, wait_until
+
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
+INSTALL = "apt-get install maven openjdk-17-jre-headless, then `make tools` (or tools/fetch_kafka.sh)"
+OLDEST_JAVA = 17
+READ_TIMEOUT_S = 30.0
+
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+log.dirs={log_dir}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+"""
+
+LOGGING = """\
+Configuration:
+  Appenders:
+    Console: {name: out, PatternLayout: {pattern: "%d %p %m (%c)%n"}}
+  Loggers:
+    Root: {level: WARN, AppenderRef: [{ref: out}]}
+"""
+
+_numbers = itertools.count(1)
+
+
+def libraries() -> Path:
+    """The directory of Kafka's jars; skips the test where they or Java are missing."""
+    if not (CACHE / "pom.xml").exists():
+        missing("Apache Kafka", INSTALL)
+    java = shutil.which("java")
+    if java is None:
+        missing("Java", INSTALL)
+    text = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr
+    version = re.search(r'version "(\d+)', text)
+    if version is None or int(version[1]) < OLDEST_JAVA:
+        missing(f"Java {OLDEST_JAVA} or newer", INSTALL)
+    return CACHE / "libs"
+
+
+class KafkaBroker:
+    """A running broker; names of topics are unique within the session, so tests never meet."""
+
+    def __init__(self, directory: Path) -> None:
+        self._libs = libraries()
+        self._directory = directory
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._config = directory / "server.properties"
+
+    def format(self) -> None:
+        """Write the configuration and an empty log directory."""
+        text = PROPERTIES.format(port=self.port, controller=free_port(), log_dir=self._directory / "data")
+        self._config.write_text(text)
+        (self._directory / "log4j2.yaml").write_text(LOGGING)
+        cluster = self._java("kafka.tools.StorageTool", "random-uuid").strip().splitlines()[-1]
+        self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(self._config))
+
+    def start(self) -> None:
+        """Start the broker (about 4 s); after `stop` again, on the same port and with the same data."""
+        log = self._directory / "broker.log"
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                self._command("kafka.Kafka", str(self._config)), stdout=out, stderr=subprocess.STDOUT
+            )
+        wait_until(self._answers, self._process, log)
+
+    def stop(self) -> None:
+        """Stop the broker by its process id."""
+        if self._process is not None:
+            stop_process(self._process)
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.admin().list_topics(timeout=0.5).brokers)
+        except KafkaException:
+            return False
+
+    def _command(self, *arguments: str) -> list[str]:
+        flags = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        logging = f"-Dlog4j2.configurationFile={self._directory / 'log4j2.yaml'}"
+        return ["java", *flags, logging, "-cp", f"{self._libs}/*", *arguments]
+
+    def _java(self, *arguments: str) -> str:
+        done = subprocess.run(self._command(*arguments), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def admin(self) -> AdminClient:
+        """A client for topics and groups."""
+        return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+
+    def unique(self, prefix: str) -> str:
+        """A name that nothing else in this session has, for topics, groups and app ids."""
+        return f"{prefix}-{os.getpid()}-{next(_numbers)}"
+
+    def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
+        """Create a topic of exactly this name; gives the name."""
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        admin = self.admin()  # named: its futures fail once it is collected
+        for created in admin.create_topics([topic], operation_timeout=READ_TIMEOUT_S).values():
+            created.result(READ_TIMEOUT_S)
+        return name
+
+    def new_topic(self, prefix: str = "topic", partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
+        """Create a topic with a unique name; gives the name."""
+        return self.create_topic(self.unique(prefix), partitions, config)
+
+    def spans_topic(self, partitions: int = 4, prefix: str = "spans") -> str:
+        """Create a topic with the broker's timestamps, as `[spans]` needs them; gives the name."""
+        return self.new_topic(prefix, partitions, {"message.timestamp.type": "LogAppendTime"})
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes,
+        *,
+        partition: int = 0,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int = 0,
+    ) -> None:
+        """Write one record and wait for its acknowledgement."""
+        failures: list[object] = []
+        producer = Producer({"bootstrap.servers": self.address, "acks": "all", "linger.ms": 0, "log_level": 0})
+        producer.produce(
+            topic,
+            value,
+            key,
+            partition,
+            on_delivery=lambda error, _: failures.append(error),
+            headers=list(headers),
+            timestamp=timestamp_ms,
+        )
+        assert producer.flush(READ_TIMEOUT_S) == 0
+        assert failures == [None], failures
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The next offset of each partition."""
+        consumer = self._reader()
+        try:
+            partitions = consumer.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic].partitions
+            return {
+                p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=READ_TIMEOUT_S)[1]
+                for p in sorted(partitions)
+            }
+        finally:
+            consumer.close()
+
+    def read(self, topic: str) -> list[Message]:
+        """All records that the topic holds now, by partition and offset."""
+        ends = {p: end for p, end in self.ends(topic).items() if end}
+        consumer = self._reader()
+        try:
+            consumer.assign([TopicPartition(topic, p, 0) for p in ends])
+            found: list[Message] = []
+            while ends:
+                for message in consumer.consume(500, timeout=0.2):
+                    if message.error() is not None:
+                        raise KafkaException(message.error())
+                    found.append(message)
+                for position in consumer.position([TopicPartition(topic, p) for p in ends]):
+                    if position.offset >= ends[position.partition]:
+                        del ends[position.partition]
+            return sorted(found, key=lambda message: (message.partition(), message.offset()))
+        finally:
+            consumer.close()
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """The group's committed offsets, of the partitions that have one."""
+        consumer = self._reader(group)
+        try:
+            partitions = consumer.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic].partitions
+            found = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=READ_TIMEOUT_S)
+            return {each.partition: each.offset for each in found if each.offset >= 0}
+        finally:
+            consumer.close()
+
+    def _reader(self, group: str = "tests") -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self.address,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "log_level": 0,
+            }
+        )

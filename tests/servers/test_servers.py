@@ -1,0 +1,29 @@
+"""The servers that other tests rely on."""
+
+import pytest
+
+from tests.servers.kafka import KafkaBroker
+from tests.servers.prometheus import Prometheus
+from tests.servers.telemetrygen import Telemetrygen
+
+
+@pytest.mark.kafka
+def test_kafka_stamps_records_of_a_spans_topic_itself(kafka: KafkaBroker) -> None:
+    topic = kafka.spans_topic(partitions=2)
+    kafka.produce(topic, b"value", partition=1, headers=[("tenant", b"t")], timestamp_ms=1)
+    (record,) = kafka.read(topic)
+    assert (record.partition(), record.value(), record.headers()) == (1, b"value", [("tenant", b"t")])
+    assert record.timestamp()[0] == 2, "LogAppendTime"
+    assert record.timestamp()[1] > 1
+    assert kafka.ends(topic) == {0: 0, 1: 1}
+    assert kafka.committed("nobody", topic) == {}
+
+
+@pytest.mark.prometheus
+def test_prometheus_answers(prometheus: Prometheus) -> None:
+    assert prometheus.query("vector(7)", 1_000.0) == {(): 7.0}
+    assert prometheus.series('{__name__="absent"}') == []
+
+
+def test_telemetrygen_is_there(telemetrygen: Telemetrygen) -> None:
+    assert "--otlp-endpoint" in telemetrygen.traces("127.0.0.1:1", "--help")
