@@ -1,0 +1,25 @@
+"""The configuration: Tempo's YAML, one frozen model per stage, composed in `Config`."""
+
+from schemas.config.config import Config
+from schemas.config.load import load_config
+from schemas.config.messages import ConfigError
+from schemas.config.remote_write import RemoteWriteConfig
+from schemas.config.tenant import (
+    IntrinsicDimensionsSettings,
+    ServiceGraphsSettings,
+    SpanMetricsSettings,
+    TenantSettings,
+    tenant_settings,
+)
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "IntrinsicDimensionsSettings",
+    "RemoteWriteConfig",
+    "ServiceGraphsSettings",
+    "SpanMetricsSettings",
+    "TenantSettings",
+    "load_config",
+    "tenant_settings",
+]

@@ -1,0 +1,70 @@
+"""The root of the configuration."""
+
+from typing import Any, Self
+
+from pydantic import PrivateAttr, model_validator
+
+from schemas.config.distributor import DistributorConfig
+from schemas.config.generator import GeneratorConfig
+from schemas.config.kafka import IngestConfig
+from schemas.config.overrides import OverridesConfig
+from schemas.config.section import Section
+from schemas.config.server import ServerConfig
+from schemas.config.spanmill import SpanmillConfig
+
+
+class Config(Section):
+    """A whole configuration file: Tempo's blocks that Spanmill reads, and its own block `spanmill`."""
+
+    multitenancy_enabled: bool = False
+    server: ServerConfig = ServerConfig()
+    distributor: DistributorConfig = DistributorConfig()
+    ingest: IngestConfig = IngestConfig()
+    metrics_generator: GeneratorConfig = GeneratorConfig()
+    overrides: OverridesConfig = OverridesConfig()
+    spanmill: SpanmillConfig = SpanmillConfig()
+
+    _notes: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was read and has no effect, one line each: `FILE:LINE: key: why`."""
+        return self._notes
+
+    def with_notes(self, notes: tuple[str, ...]) -> Self:
+        """A copy that carries notes."""
+        copy = self.model_copy()
+        copy._notes = notes  # noqa: SLF001 -- its own class's
+        return copy
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spans_topic(cls, value: Any) -> Any:
+        """Tempo's key names the spans topic too: whichever is written fills the other."""
+        if not isinstance(value, dict):
+            return value
+        topic = look_up(value, ("ingest", "kafka", "topic"))
+        spans = look_up(value, ("spanmill", "topics", "spans"))
+        if not isinstance(topic, str) or not topic or spans == topic:
+            return value
+        if spans is not None:
+            raise ValueError(
+                "ingest.kafka.topic and spanmill.topics.spans are one setting and name different topics; drop one"
+            )
+        return {**value, "spanmill": with_spans_topic(value.get("spanmill"), topic)}
+
+
+def look_up(value: Any, path: tuple[str, ...]) -> Any:
+    """The value at a path of keys, None if there is none."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def with_spans_topic(block: Any, topic: str) -> Any:
+    """The block `spanmill` with that spans topic; whatever isn't a mapping is left to the models to refuse."""
+    block = {} if block is None else block
+    if not isinstance(block, dict):
+        return block
+    topics = block.get("topics") or {}
+    return {**block, "topics": {**topics, "spans": topic}} if isinstance(topics, dict) else block

@@ -1,0 +1,114 @@
+"""The distributor (`distributor`): its receivers and what it does to spans."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from schemas.config.durations import Seconds
+from schemas.config.section import Count, Int, Section
+
+
+def check_endpoint(endpoint: str) -> str:
+    """`host:port`; an empty host means every interface, as in Go."""
+    host, colon, port = endpoint.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or "//" in host:
+        raise ValueError(f"{endpoint!r} is not an address; write host:port, such as 0.0.0.0:4317")
+    return endpoint
+
+
+Endpoint = Annotated[str, AfterValidator(check_endpoint)]
+
+
+class OtlpGrpc(Section):
+    """OTLP over gRPC (Tempo DIST-1)."""
+
+    endpoint: Endpoint = "localhost:4317"
+    max_recv_msg_size_mib: Annotated[Int, Field(ge=1, le=2047)] = 4
+    tls: dict[str, Any] = Field(default_factory=dict)
+    auth: dict[str, Any] = Field(default_factory=dict)
+
+
+class OtlpHttp(Section):
+    """OTLP over HTTP (Tempo DIST-1)."""
+
+    endpoint: Endpoint = "localhost:4318"
+    traces_url_path: str = "/v1/traces"
+    max_request_body_size: Annotated[Int, Field(ge=1)] = 20 * 1024 * 1024
+    cors: dict[str, Any] = Field(default_factory=dict)
+    tls: dict[str, Any] = Field(default_factory=dict)
+    auth: dict[str, Any] = Field(default_factory=dict)
+
+
+class OtlpProtocols(Section):
+    """A protocol that isn't named is off; one that is named without settings (`grpc:`) has the defaults."""
+
+    grpc: OtlpGrpc | None = None
+    http: OtlpHttp | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_is_on(cls, value: Any) -> Any:
+        return {key: {} if item is None else item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+class OtlpReceiver(Section):
+    """The OTLP receiver."""
+
+    protocols: OtlpProtocols = OtlpProtocols(grpc=OtlpGrpc(), http=OtlpHttp())
+
+
+class Receivers(Section):
+    """Receivers by name. Without any, OTLP by gRPC and HTTP (Tempo: Jaeger by gRPC and HTTP, OTLP by gRPC)."""
+
+    otlp: OtlpReceiver = OtlpReceiver()
+    jaeger: dict[str, Any] | None = None
+    zipkin: dict[str, Any] | None = None
+    kafka: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_is_on(cls, value: Any) -> Any:
+        return {key: {} if item is None else item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+class LogSpans(Section):
+    """Log spans (Tempo DIST-18)."""
+
+    enabled: bool = False
+    include_all_attributes: bool = False
+    filter_by_status_error: bool = False
+
+
+class MetricSpans(Section):
+    """Count spans by name and service (Tempo DIST-18)."""
+
+    enabled: bool = False
+    root_only: bool = False
+
+
+class CostAttribution(Section):
+    """Bytes by attributes (Tempo DIST-19)."""
+
+    enabled: bool = False
+    max_cardinality: Count = 10_000
+    stale_duration_s: Seconds = Field(default=900.0, alias="stale_duration")
+
+
+class Usage(Section):
+    """Usage tracking."""
+
+    cost_attribution: CostAttribution = CostAttribution()
+
+
+class DistributorConfig(Section):
+    """How spans come in."""
+
+    receivers: Receivers = Receivers()
+    max_attribute_bytes: Count = 2048  # 0: attributes are not truncated
+    retry_after_on_resource_exhausted_s: Seconds = Field(default=5.0, alias="retry_after_on_resource_exhausted")
+    artificial_delay_s: Seconds = Field(default=0.0, alias="artificial_delay")
+    log_received_spans: LogSpans = LogSpans()
+    log_discarded_spans: LogSpans = LogSpans()
+    metric_received_spans: MetricSpans = MetricSpans()
+    forwarders: tuple[dict[str, Any], ...] = ()
+    usage: Usage = Usage()

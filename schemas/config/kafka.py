@@ -1,0 +1,97 @@
+"""Kafka (`ingest.kafka`, Tempo §13.1)."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from schemas.config.durations import Seconds
+from schemas.config.section import Int, Section
+
+MIN_RECORD_BYTES = 65_536
+MAX_RECORD_BYTES = 15_983_616
+"""Tempo's own maximum: 16,000,000 bytes less 16 KiB for the batch around the record."""
+
+COMPRESSIONS = ("", "none", "gzip", "snappy", "lz4", "zstd")
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM")
+
+
+def check_address(address: str) -> str:
+    """One or several `host:port`, separated by commas."""
+    for broker in address.split(","):
+        host, colon, port = broker.strip().rpartition(":")
+        if not host or not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or "//" in host:
+            raise ValueError(
+                "the Kafka address has not been configured; write host:port, such as kafka:9092"
+                if not address
+                else f"{address!r} is not an address; write host:port, such as kafka:9092"
+            )
+    return address
+
+
+def check_record_bytes(size: int) -> int:
+    """Tempo's range, from our smaller minimum on (KFK-1)."""
+    if not MIN_RECORD_BYTES <= size <= MAX_RECORD_BYTES:
+        raise ValueError(
+            "the configured producer max record size bytes must be a value between "
+            f"{MIN_RECORD_BYTES} and {MAX_RECORD_BYTES}"
+        )
+    return size
+
+
+def check_compression(name: str) -> str:
+    """Tempo KFK-1."""
+    if name not in COMPRESSIONS:
+        raise ValueError("the configured producer compression must be one of: none, gzip, snappy, lz4, zstd")
+    return name
+
+
+def check_mechanism(name: str) -> str:
+    """Tempo KFK-1."""
+    if name not in MECHANISMS:
+        raise ValueError(f"the configured SASL mechanism is invalid, must be one of: {', '.join(MECHANISMS)}")
+    return name
+
+
+class KafkaConfig(Section):
+    """How to reach Kafka, and what records may weigh."""
+
+    address: Annotated[str, AfterValidator(check_address)] = "localhost:9092"
+    # The spans topic; `spanmill.topics.spans` is the same setting, beside the other topics. Tempo has no default.
+    topic: str = ""
+    client_id: str = "spanmill"  # Tempo has none; a broker's logs and quotas name it
+    client_rack: str = ""
+    dial_timeout_s: Annotated[Seconds, Field(gt=0)] = Field(default=2.0, alias="dial_timeout")
+    write_timeout_s: Annotated[Seconds, Field(gt=0)] = Field(default=10.0, alias="write_timeout")
+
+    # Below 1 MiB, unlike Tempo's 15,983,616: brokers take 1 MiB unless told otherwise, and their answer to a larger
+    # record would be the loss of a request (decisions.md, "record limit").
+    producer_max_record_size_bytes: Annotated[Int, AfterValidator(check_record_bytes)] = 1_000_000
+    producer_max_buffered_bytes: Annotated[Int, Field(ge=0)] = 1 << 30
+    producer_compression: Annotated[str, AfterValidator(check_compression)] = ""
+
+    sasl_mechanism: Annotated[str, AfterValidator(check_mechanism)] = "PLAIN"
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+
+    tls_enabled: bool = False
+    tls_ca_path: str = ""
+    tls_cert_path: str = ""
+    tls_key_path: str = ""
+    tls_server_name: str = ""
+    tls_insecure_skip_verify: bool = False
+    tls_cipher_suites: str = ""
+    tls_min_version: Literal["", "VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"] = ""
+
+    @model_validator(mode="after")
+    def _credentials_come_in_pairs(self) -> Self:
+        if bool(self.sasl_username) != bool(self.sasl_password.get_secret_value()):
+            raise ValueError("the SASL username and password must be both configured to enable SASL authentication")
+        if bool(self.tls_cert_path) != bool(self.tls_key_path):
+            raise ValueError("tls_cert_path and tls_key_path belong together; name both or neither")
+        return self
+
+
+class IngestConfig(Section):
+    """The log."""
+
+    kafka: KafkaConfig = KafkaConfig()

@@ -1,0 +1,146 @@
+"""Errors of a configuration in the user's words: `FILE:LINE: dotted.key: what; what to do`."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin
+
+from pydantic_core import ErrorDetails
+
+from schemas.config.section import Section
+from schemas.config.tempo_keys import known_beside
+from schemas.config.yaml_lines import Document, Path
+
+LEGACY_PREFIXES = ("metrics_generator_", "ingestion_", "max_traces", "max_bytes_per", "block_retention", "compaction_")
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used; one line for each thing that is wrong."""
+
+
+def dotted(path: Path) -> str:
+    """`a.b[0].c`."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+    return text
+
+
+def line_of(document: Document, path: Path) -> int:
+    """The line of a key, or of the nearest one above it that stands in the file."""
+    while path and path not in document.lines:
+        path = path[:-1]
+    return document.lines.get(path, 1)
+
+
+def at(name: str, document: Document, path: Path, what: str) -> str:
+    """One line about a place in a file."""
+    where = f"{dotted(path)}: " if path else ""
+    return f"{name}:{line_of(document, path)}: {where}{what}"
+
+
+def describe(error: ErrorDetails, root: type[Section]) -> tuple[Path, str]:
+    """Where in the file an error of pydantic's is, and what it says. Values of wrong type aren't quoted: secrets."""
+    path = tuple(key for key in error["loc"] if key != "[key]")
+    return path, unknown_key(path, root) if error["type"] == "extra_forbidden" else what_is_wrong(error)
+
+
+def what_is_wrong(error: ErrorDetails) -> str:
+    """What a value is, and should be."""
+    kind, found, context = error["type"], error["input"], error.get("ctx", {})
+    if kind in EXPECTED:
+        return f"must be {EXPECTED[kind]}, not {kind_of(found)}"
+    if kind in BOUNDS:
+        return f"{found!r} must be {BOUNDS[kind].format(**context)}"
+    match kind:
+        case "missing":
+            return "is missing; it is required"
+        case "value_error":
+            return str(context["error"])
+        case "literal_error":
+            return f"{found!r} is not known; choose {context['expected']}"
+    return error["msg"]
+
+
+EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "model_type": "a mapping",
+    "path_type": "a path",
+    "string_type": "a text",
+    "tuple_type": "a list",
+}
+BOUNDS = {
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+}
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in YAML's words."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case tuple():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+def unknown_key(path: Path, root: type[Section]) -> str:
+    """What an unknown key may have been meant to be."""
+    key = str(path[-1])
+    if path[:-1] == ("overrides",) and key.startswith(LEGACY_PREFIXES):
+        return f"legacy (flat) overrides are not read; write {new_name(key)}"
+    known = [*keys_at(path[:-1], root), *known_beside(path[:-1])]
+    close = get_close_matches(key, known, n=1)
+    return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known are {', '.join(sorted(known))}"
+
+
+def new_name(legacy: str) -> str:
+    """The place of a legacy override in today's format, as far as its name tells (Tempo §12.2)."""
+    for old, new in (
+        ("metrics_generator_processor_service_graphs_", "metrics_generator.processor.service_graphs."),
+        ("metrics_generator_processor_span_metrics_", "metrics_generator.processor.span_metrics."),
+        ("metrics_generator_processor_host_info_", "metrics_generator.processor.host_info."),
+        ("metrics_generator_forwarder_", "metrics_generator.forwarder."),
+        ("metrics_generator_", "metrics_generator."),
+        ("ingestion_", "ingestion."),
+        ("max_traces", "ingestion.max_traces"),
+        ("max_bytes_per_trace", "global.max_bytes_per_trace"),
+        ("compaction_", "compaction."),
+    ):
+        if legacy.startswith(old):
+            return f"overrides.defaults.{new}{legacy.removeprefix(old)}"
+    return f"overrides.defaults.{legacy}"
+
+
+def keys_at(path: Path, root: type[Section]) -> list[str]:
+    """The keys of the section at a path."""
+    section: Any = root
+    for key in path:
+        if isinstance(key, str):
+            section = section_of(section.model_fields[section.yaml_keys()[key]].annotation)
+    return list(section.yaml_keys())
+
+
+def section_of(annotation: Any) -> type[Section]:
+    """The section within a field's type: itself, optional, or the items of a list."""
+    return next(sections_in(annotation))
+
+
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """The sections that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    elif get_origin(annotation) is not None:
+        for part in get_args(annotation):
+            yield from sections_in(part)

@@ -1,0 +1,130 @@
+"""Settings that are read and checked in shape, but that nothing acts on yet.
+
+One that switches such a thing on is an error, never silently ignored. This table is the only such list: whoever
+implements a setting deletes its line here.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from schemas.config.section import Section
+from schemas.config.yaml_lines import Path
+
+
+class Pending(NamedTuple):
+    """A dotted key (`*`: any item of a list), what it would do, and whether a value of it asks for that."""
+
+    key: str
+    what: str
+    asks: Callable[[Any], bool] = bool
+
+
+def other_than(*values: object) -> Callable[[Any], bool]:
+    """Whether a value isn't one of these."""
+    return lambda value: value not in values
+
+
+def one_of(*values: object) -> Callable[[Any], bool]:
+    """Whether a value is one of these."""
+    return lambda value: value in values
+
+
+def names_processor(name: str) -> Callable[[Any], bool]:
+    """Whether a list of processors names that one."""
+    return lambda processors: name in processors
+
+
+GENERATOR = "metrics_generator."
+OVERRIDES = "overrides.defaults.metrics_generator."
+ENDPOINT = "metrics_generator.storage.remote_write.*."
+
+FOR_EVERY_TENANT_OR_ONE = tuple(
+    Pending(f"{block}processor.{key}", what)
+    for block in (GENERATOR, OVERRIDES)
+    for key, what in (
+        ("service_graphs.filter_policies", "filter policies"),
+        ("service_graphs.span_multiplier_key", "span multipliers"),
+        ("service_graphs.enable_tracestate_span_multiplier", "span multipliers"),
+        ("span_metrics.filter_policies", "filter policies"),
+        ("span_metrics.span_multiplier_key", "span multipliers"),
+        ("span_metrics.enable_tracestate_span_multiplier", "span multipliers"),
+        ("span_metrics.dimension_mappings", "dimension mappings"),
+        ("span_metrics.enable_target_info", "target_info"),
+    )
+)
+
+PENDING = (
+    *FOR_EVERY_TENANT_OR_ONE,
+    Pending(f"{GENERATOR}limiter_type", "the entity limiter", other_than("series")),
+    Pending(f"{OVERRIDES}processors", "the host-info processor", names_processor("host-info")),
+    Pending(f"{OVERRIDES}max_active_series", "limits of series"),
+    Pending(f"{OVERRIDES}max_active_entities", "limits of entities"),
+    Pending(f"{OVERRIDES}max_cardinality_per_label", "limits per label"),
+    Pending(f"{OVERRIDES}collection_interval", "intervals of tenants"),
+    Pending(f"{OVERRIDES}disable_collection", "disable_collection"),
+    Pending(f"{OVERRIDES}generate_native_histograms", "native histograms", other_than("", "classic")),
+    Pending(f"{OVERRIDES}span_name_sanitization", "sanitising of span names"),
+    Pending(f"{OVERRIDES}remote_write_headers", "headers of tenants"),
+    Pending("overrides.defaults.ingestion.rate_strategy", "the global rate strategy", other_than("local")),
+    Pending("overrides.defaults.ingestion.rate_limit_bytes", "rate limits", other_than(30_000_000)),
+    Pending("overrides.defaults.ingestion.burst_size_bytes", "rate limits", other_than(30_000_000)),
+    Pending("overrides.defaults.ingestion.max_attribute_bytes", "attribute limits of tenants"),
+    Pending("overrides.defaults.ingestion.artificial_delay", "artificial delays"),
+    Pending("overrides.defaults.ingestion.retry_info_enabled", "RetryInfo of tenants", other_than(True)),
+    Pending("overrides.defaults.forwarders", "forwarders"),
+    Pending("overrides.defaults.cost_attribution.dimensions", "cost attribution"),
+    Pending("overrides.per_tenant_override_config", "overrides per tenant"),
+    Pending("overrides.user_configurable_overrides.enabled", "user-configurable overrides"),
+    Pending("overrides.enable_legacy_overrides", "legacy (flat) overrides"),
+    Pending(f"{ENDPOINT}write_relabel_configs", "relabelling"),
+    Pending(f"{ENDPOINT}http_headers", "http_headers, use headers"),
+    *(
+        Pending(f"{ENDPOINT}{key}", f"{key} of an endpoint")
+        for key in ("authorization", "oauth2", "sigv4", "azuread", "google_iam", "tls_config")
+    ),
+    *(
+        Pending(f"{ENDPOINT}{key}", "proxies")
+        for key in ("proxy_url", "no_proxy", "proxy_from_environment", "proxy_connect_header")
+    ),
+    Pending(f"{ENDPOINT}protobuf_message", "remote write 2.0", other_than("prometheus.WriteRequest")),
+    Pending("distributor.receivers.jaeger", "the Jaeger receiver", other_than(None)),
+    Pending("distributor.receivers.zipkin", "the Zipkin receiver", other_than(None)),
+    Pending("distributor.receivers.kafka", "the Kafka receiver", other_than(None)),
+    *(
+        Pending(f"distributor.receivers.otlp.protocols.{protocol}.{key}", f"{key} of receivers")
+        for protocol, keys in (("grpc", ("tls", "auth")), ("http", ("cors", "tls", "auth")))
+        for key in keys
+    ),
+    Pending("distributor.artificial_delay", "artificial delays"),
+    Pending("distributor.forwarders", "forwarders"),
+    Pending("distributor.log_received_spans.enabled", "logging of spans"),
+    Pending("distributor.log_discarded_spans.enabled", "logging of spans"),
+    Pending("distributor.metric_received_spans.enabled", "counting of spans by name"),
+    Pending("distributor.usage.cost_attribution.enabled", "cost attribution"),
+    Pending("ingest.kafka.sasl_mechanism", "this SASL mechanism", one_of("OAUTHBEARER", "AWS_MSK_IAM")),
+    Pending("ingest.kafka.tls_server_name", "tls_server_name"),
+    Pending("ingest.kafka.tls_cipher_suites", "tls_cipher_suites"),
+    Pending("ingest.kafka.tls_min_version", "tls_min_version"),
+    Pending("spanmill.control_key_file", "signed control records"),
+)
+
+
+def asked_for(config: Section) -> Iterator[tuple[Path, str]]:
+    """The settings that ask for what isn't implemented: (path, what)."""
+    for pending in PENDING:
+        for path, value in values_at(config, tuple(pending.key.split("."))):
+            if pending.asks(value):
+                yield path, pending.what
+
+
+def values_at(value: Any, pattern: tuple[str, ...], at: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """The values of a configuration at a pattern of YAML keys and `*`; below an optional section that is off, none."""
+    if not pattern:
+        yield at, value
+        return
+    key, deeper = pattern[0], pattern[1:]
+    if key == "*":
+        for i, item in enumerate(value):
+            yield from values_at(item, deeper, (*at, i))
+    elif isinstance(value, Section):
+        yield from values_at(getattr(value, value.yaml_keys()[key]), deeper, (*at, key))

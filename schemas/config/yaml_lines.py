@@ -1,0 +1,206 @@
+"""YAML with line numbers: a file becomes plain values plus, for each key and item, the line where it stands.
+
+Differences from PyYAML's safe loader: a repeated key is an error; `1e-06` is a number (Tempo CFG-2a); dates and base-60
+numbers (`2026-01-01`, `10:30`) are texts, as in Go's YAML; sequences become tuples; only YAML's own plain types exist.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+Path = tuple[str | int, ...]
+"""Keys and indices from the root of a document to a value."""
+
+MAX_VALUES = 100_000
+"""An alias may stand for a large value, and aliases for aliases: more values than this are no configuration."""
+
+INT = re.compile(r"[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)")
+FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+BOOL = re.compile(r"true|True|TRUE|yes|Yes|YES|on|On|ON|false|False|FALSE|no|No|NO|off|Off|OFF")
+NULL = re.compile(r"~|null|Null|NULL|")
+TRUE = frozenset({"true", "yes", "on"})
+TAG = "tag:yaml.org,2002:"
+
+
+class YamlError(ValueError):
+    """A file that isn't a YAML mapping; `line` is 1-based."""
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line = line
+        self.what = what
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file's values, the lines (1-based) of its keys and items, and the texts of its plain numbers and booleans."""
+
+    values: dict[str, Any]
+    lines: dict[Path, int]
+    texts: dict[Path, str]
+
+
+class Composer(yaml.SafeLoader):
+    """PyYAML's parser with our own rules for what a plain scalar is."""
+
+    yaml_implicit_resolvers: dict[str, Any] = Field(default_factory=dict)  # noqa: RUF012 -- PyYAML's own way: an empty set of its own
+
+
+# In this order: an int is also a float.
+for name, pattern in (("null", NULL), ("bool", BOOL), ("int", INT), ("float", FLOAT), ("merge", re.compile("<<"))):
+    Composer.add_implicit_resolver(TAG + name, re.compile(f"(?:{pattern.pattern})\\Z"), None)
+
+
+def read_yaml(text: str) -> Document:
+    """Parse one document; an empty one is an empty mapping. YamlError names the line of what is wrong."""
+    try:
+        loader = Composer(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(line, f"character {error.character!r} is not allowed in YAML; remove it") from None
+    try:
+        root = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        # PyYAML's own message quotes the file, and a file has secrets.
+        mark = error.problem_mark or error.context_mark
+        raise YamlError(mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}") from None
+    finally:
+        loader.dispose()
+    if root is None or is_null(root):
+        return Document({}, {}, {})
+    if not isinstance(root, yaml.MappingNode):
+        raise YamlError(line_of(root), "a configuration is a mapping of keys to values")
+    builder = Builder()
+    values = builder.mapping(root, ())
+    return Document(values, builder.lines, builder.texts)
+
+
+@dataclass(slots=True)
+class Builder:
+    """Turns nodes into values and keeps their places."""
+
+    lines: dict[Path, int] = field(default_factory=dict)
+    texts: dict[Path, str] = field(default_factory=dict)
+    open_nodes: list[yaml.Node] = field(default_factory=list)
+    count: int = 0
+
+    def value(self, node: yaml.Node, path: Path) -> Any:
+        """The value of a node."""
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise YamlError(line_of(node), f"more than {MAX_VALUES} values; aliases multiply what they stand for")
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, path)
+        if any(node is parent for parent in self.open_nodes):
+            raise YamlError(line_of(node), "an alias stands within what it names")
+        self.open_nodes.append(node)
+        try:
+            return self.mapping(node, path) if isinstance(node, yaml.MappingNode) else self.sequence(node, path)
+        finally:
+            self.open_nodes.pop()
+
+    def sequence(self, node: yaml.Node, path: Path) -> tuple[Any, ...]:
+        """The items of a sequence."""
+        check_tag(node, "seq")
+        return tuple(self.item(child, (*path, i), child) for i, child in enumerate(node.value))
+
+    def mapping(self, node: yaml.Node, path: Path) -> dict[str, Any]:
+        """The keys and values of a mapping, its own before those that `<<` merges in."""
+        check_tag(node, "map")
+        values: dict[str, Any] = Field(default_factory=dict)
+        merged: list[yaml.Node] = []
+        for key_node, child in node.value:
+            key = self.key(key_node)
+            if key_node.tag == TAG + "merge":
+                merged += child.value if isinstance(child, yaml.SequenceNode) else [child]
+            elif key in values:
+                raise YamlError(
+                    line_of(key_node), f"key {key!r} stands twice (line {self.lines[(*path, key)]}); drop one"
+                )
+            else:
+                values[key] = self.item(child, (*path, key), key_node)
+        for source in merged:
+            self.merge(source, values, path)
+        return values
+
+    def merge(self, source: yaml.Node, values: dict[str, Any], path: Path) -> None:
+        """Add the keys of a merged mapping that aren't there yet."""
+        if not isinstance(source, yaml.MappingNode):
+            raise YamlError(line_of(source), "only mappings can be merged with <<")
+        for key_node, child in source.value:
+            key = self.key(key_node)
+            if key_node.tag == TAG + "merge":
+                for inner in child.value if isinstance(child, yaml.SequenceNode) else [child]:
+                    self.merge(inner, values, path)
+            elif key not in values:
+                values[key] = self.item(child, (*path, key), key_node)
+
+    def key(self, node: yaml.Node) -> str:
+        """Keys are texts: `on:` is the key "on"."""
+        if not isinstance(node, yaml.ScalarNode):
+            raise YamlError(line_of(node), "a key must be a text")
+        return str(node.value)
+
+    def item(self, node: yaml.Node, path: Path, place: yaml.Node) -> Any:
+        """A value whose place is remembered."""
+        self.lines.setdefault(path, line_of(place))
+        return self.value(node, path)
+
+    def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        """A text, a number, a boolean or None."""
+        kind, text = node.tag.removeprefix(TAG), node.value
+        if kind not in {"null", "bool", "int", "float", "str", "merge"}:
+            raise YamlError(line_of(node), f"tag {node.tag} is not known here; remove it")
+        if kind not in {"null", "str"}:
+            self.texts[path] = text
+        try:
+            return scalar_value(kind, text)
+        except ValueError:
+            raise YamlError(line_of(node), f"not a value of type {kind}") from None
+
+
+def scalar_value(kind: str, text: str) -> Any:
+    """The value of a scalar's text; ValueError if an explicit tag asks for what the text isn't."""
+    match kind:
+        case "null":
+            return None
+        case "bool":
+            if not BOOL.fullmatch(text):
+                raise ValueError(text)
+            return text.lower() in TRUE
+        case "int":
+            return int_value(text)
+        case "float":
+            return float(
+                text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan").lower().replace(".inf", "inf")
+            )
+    return text
+
+
+def int_value(text: str) -> int:
+    """An integer in YAML 1.1's notations: a leading 0 is octal."""
+    digits = text.replace("_", "").lower()
+    sign, digits = (-1, digits[1:]) if digits.startswith("-") else (1, digits.removeprefix("+"))
+    if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
+        digits = f"0o{digits[1:]}"
+    return sign * int(digits, 0)
+
+
+def check_tag(node: yaml.Node, expected: str) -> None:
+    """Collections have no other types than YAML's own."""
+    if node.tag != TAG + expected:
+        raise YamlError(line_of(node), f"tag {node.tag} is not known here; remove it")
+
+
+def is_null(node: yaml.Node) -> bool:
+    """Whether a document holds nothing."""
+    return isinstance(node, yaml.ScalarNode) and node.tag == TAG + "null"
+
+
+def line_of(node: yaml.Node) -> int:
+    """The 1-based line on which a node starts."""
+    return int(node.start_mark.line) + 1
