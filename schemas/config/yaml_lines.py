@@ -47,7 +47,7 @@ class Document:
 class Composer(yaml.SafeLoader):
     """PyYAML's parser with our own rules for what a plain scalar is."""
 
-    yaml_implicit_resolvers: dict[str, Any] = Field(default_factory=dict)  # noqa: RUF012 -- PyYAML's own way: an empty set of its own
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- PyYAML adds to it, per class
 
 
 # In this order: an int is also a float.
@@ -111,7 +111,7 @@ class Builder:
     def mapping(self, node: yaml.Node, path: Path) -> dict[str, Any]:
         """The keys and values of a mapping, its own before those that `<<` merges in."""
         check_tag(node, "map")
-        values: dict[str, Any] = Field(default_factory=dict)
+        values: dict[str, Any] = {}
         merged: list[yaml.Node] = []
         for key_node, child in node.value:
             key = self.key(key_node)
@@ -175,9 +175,7 @@ def scalar_value(kind: str, text: str) -> Any:
         case "int":
             return int_value(text)
         case "float":
-            return float(
-                text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan").lower().replace(".inf", "inf")
-            )
+            return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
     return text
 
 
