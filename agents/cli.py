@@ -140,6 +140,8 @@ def ingester(config_file: Path | None, kafka: str | None, log_level: str) -> Non
 @click.option("--from", "start", metavar="WHERE", help="First offset, or a time (2026-01-31T12:00:00Z).")
 @click.option("--to", "end", metavar="WHERE", help="Offset or time to stop before.")
 @click.option("--close/--no-close", default=None, help="The end closes every window [files: yes, topics: no].")
+@click.option("--tenant", help="Only this tenant's samples; needed if the input has several.")
+@click.option("--shards", type=click.IntRange(1), default=1, help="Shards, as the deltas topic has partitions [1].")
 @click.option("--format", "form", type=click.Choice(["bin", "json"]), help="What FILE is, if its name doesn't say.")
 @LOG_LEVEL
 def replay(
@@ -154,17 +156,20 @@ def replay(
     start: str | None,
     end: str | None,
     close: bool | None,
+    tenant: str | None,
+    shards: int,
     form: str | None,
     log_level: str,
 ) -> None:
     """Compute the samples of a file, or of a part of the spans topic, without running anything else."""
     logs.configure(log_level)
+    from_topic = any(option is not None for option in (kafka, topic, start, end))
+    if from_topic == (source is not None):
+        raise click.UsageError("give --input FILE, or a range of the topic: --kafka, --topic, --from, --to")
     from agents.replay import Request, run
 
-    run(
-        read_config(config_file, kafka),
-        Request(source, output, last, report, topic=topic, start=start, end=end, close=close, form=form),
-    )
+    request = Request(source, output, last, report, topic, start, end, close, form, tenant, shards)
+    run(read_config(config_file, kafka), request)
 
 
 @cli.command()
@@ -250,7 +255,10 @@ def read_config(config_file: Path | None, kafka: str | None) -> "Config":
 
 
 def with_kafka(config: "Config", address: str) -> "Config":
-    """The configuration with another broker address."""
+    """The configuration with another broker address; raises ValueError if it is none."""
+    from schemas.config.kafka import check_address
+
+    check_address(address)
     kafka = config.ingest.kafka.model_copy(update={"address": address})
     return config.model_copy(update={"ingest": config.ingest.model_copy(update={"kafka": kafka})})
 

@@ -6,6 +6,7 @@ writes from the log.
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Protocol
 
@@ -47,12 +48,14 @@ class LedgerTotals(Collector):
 
     def __init__(self) -> None:
         self._totals: dict[str, dict[Labels, int]] = {}
+        self._lock = threading.Lock()
 
     def add(self, ledger: Mapping[LedgerEntry, int]) -> None:
-        """Add the counts of a window."""
-        for entry, count in ledger.items():
-            series = self._totals.setdefault(entry.counter, {})
-            series[entry.labels] = series.get(entry.labels, 0) + count
+        """Add the counts of a window; any thread may."""
+        with self._lock:
+            for entry, count in ledger.items():
+                series = self._totals.setdefault(entry.counter, {})
+                series[entry.labels] = series.get(entry.labels, 0) + count
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is known before the first window."""
@@ -60,7 +63,9 @@ class LedgerTotals(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families in order of their names."""
-        for name, series in sorted(self._totals.items()):
+        with self._lock:
+            totals = {name: dict(series) for name, series in self._totals.items()}
+        for name, series in sorted(totals.items()):
             label_names = next(iter(series))
             names = [label for label, _ in label_names]
             family: CounterMetricFamily | UnknownMetricFamily

@@ -1,0 +1,5 @@
+"""Replay: the samples of a bounded input, from the same pure functions as the live stages, without Faust or tables."""
+
+from agents.replay.run import Request, run
+
+__all__ = ["Request", "run"]

@@ -1,0 +1,53 @@
+"""Log lines."""
+
+import logging
+
+import pytest
+import structlog
+
+from agents import logs
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]  # without the time
+
+
+def test_a_line_has_a_key_for_each_value(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure()
+    structlog.get_logger("agents.x").info("partitions assigned", topic="spans", partitions=[0, 1])
+    structlog.get_logger("agents.x").debug("not shown")
+    assert lines(capsys) == ['level=info event="partitions assigned" topic=spans partitions="[0, 1]"']
+
+
+def test_libraries_write_the_same_lines_but_repeat_themselves_only_after_a_while(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure()
+    for node in range(100):
+        logging.getLogger("aiokafka.conn").error("Unable to connect to node %s", node)
+    logging.getLogger("aiokafka.conn").warning("quiet")
+    assert lines(capsys) == ['level=error event="Unable to connect to node 0"']
+
+
+def test_the_throttle_lets_a_line_through_again_after_its_time() -> None:
+    now = [0.0]
+    throttle = logs.Throttle(lambda: now[0])
+    record = logging.LogRecord("aiokafka", logging.ERROR, "", 0, "gone", (), None)
+    assert throttle.filter(record)
+    now[0] = logs.REPEAT_AFTER_S / 2
+    assert not throttle.filter(record)
+    now[0] = logs.REPEAT_AFTER_S
+    assert throttle.filter(record)
+    own = logging.LogRecord("agents.sink", logging.ERROR, "", 0, "gone", (), None)
+    assert throttle.filter(own)
+    assert throttle.filter(own)
