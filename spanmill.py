@@ -8,13 +8,13 @@ import importlib.util
 import sys
 from pathlib import Path
 
-OURS = {"agents": "Who runs it", "streams": "How it is transformed", "schemas": "What flows"}
-"""Our packages, and the question that the first line of each one's `__init__.py` answers."""
+PACKAGES = ("agents", "streams", "schemas")
+"""The first line of each one's `__init__.py` begins with "Spanmill's" and the name."""
 
 
 def foreign_packages(home: Path) -> dict[str, str]:
     """Those of our packages that would be imported from elsewhere than `home`, and from where; imports nothing."""
-    return {name: found for name in OURS if (found := _foreign(home, name)) is not None}
+    return {name: found for name in PACKAGES if (found := _foreign(home, name)) is not None}
 
 
 def _foreign(home: Path, name: str) -> str | None:
@@ -26,7 +26,7 @@ def _foreign(home: Path, name: str) -> str | None:
     if not origin or Path(origin).resolve() != ours.resolve():
         return origin
     with ours.open(encoding="utf-8") as file:  # another distribution may have been unpacked over it
-        return None if OURS[name] in file.readline() else origin
+        return None if f"Spanmill's {name}" in file.readline() else origin
 
 
 def main() -> None:

@@ -20,9 +20,8 @@ import structlog
 from agents import logs
 
 if TYPE_CHECKING:
-    from schemas.config import Config
-
     from agents.own_metrics import OwnMetrics
+    from schemas.config import Config
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +57,8 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        click.echo(f"spanmill: {error.format_message()}", err=True)
+        for line in error.format_message().splitlines():
+            click.echo(f"spanmill: {line}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
@@ -83,6 +83,7 @@ def one_line(error: BaseException) -> str:
 @click.version_option(package_name="spanmill")
 def cli() -> None:
     """Metrics from traces, as a pure function of a Kafka log."""
+    logs.configure()
 
 
 @cli.command()
@@ -91,9 +92,10 @@ def cli() -> None:
 @LOG_LEVEL
 def distributor(config_file: Path | None, kafka: str | None, log_level: str) -> None:
     """Accept OTLP spans and write them to the spans topic."""
+    config = read_config(config_file, kafka, log_level)
     from agents.distributor import run
 
-    run_stage(config_file, kafka, log_level, run)
+    run_stage(config, run)
 
 
 @cli.command()
@@ -102,9 +104,10 @@ def distributor(config_file: Path | None, kafka: str | None, log_level: str) -> 
 @LOG_LEVEL
 def generator(config_file: Path | None, kafka: str | None, log_level: str) -> None:
     """Turn the spans topic into batches of deltas."""
+    config = read_config(config_file, kafka, log_level)
     from agents.generator import run
 
-    run_stage(config_file, kafka, log_level, run)
+    run_stage(config, run)
 
 
 @cli.command()
@@ -113,9 +116,10 @@ def generator(config_file: Path | None, kafka: str | None, log_level: str) -> No
 @LOG_LEVEL
 def sink(config_file: Path | None, kafka: str | None, log_level: str) -> None:
     """Turn the deltas into series and remote-write them."""
+    config = read_config(config_file, kafka, log_level)
     from agents.sink import run
 
-    run_stage(config_file, kafka, log_level, run)
+    run_stage(config, run)
 
 
 @cli.command()
@@ -124,9 +128,10 @@ def sink(config_file: Path | None, kafka: str | None, log_level: str) -> None:
 @LOG_LEVEL
 def ingester(config_file: Path | None, kafka: str | None, log_level: str) -> None:
     """Forward the records of the spans topic to a trace store over OTLP."""
+    config = read_config(config_file, kafka, log_level)
     from agents.ingester import run
 
-    run_stage(config_file, kafka, log_level, run)
+    run_stage(config, run)
 
 
 @cli.command()
@@ -162,14 +167,13 @@ def replay(
     log_level: str,
 ) -> None:
     """Compute the samples of a file, or of a part of the spans topic, without running anything else."""
-    logs.configure(log_level)
     from_topic = any(option is not None for option in (kafka, topic, start, end))
     if from_topic == (source is not None):
         raise click.UsageError("give --input FILE, or a range of the topic: --kafka, --topic, --from, --to")
+    config = read_config(config_file, kafka, log_level)
     from agents.replay import Request, run
 
-    request = Request(source, output, last, report, topic, start, end, close, form, tenant, shards)
-    run(read_config(config_file, kafka), request)
+    run(config, Request(source, output, last, report, topic, start, end, close, form, tenant, shards))
 
 
 @cli.command()
@@ -202,10 +206,10 @@ def topics_create(
     config_file: Path | None, kafka: str | None, partitions: int, replication_factor: int | None, log_level: str
 ) -> None:
     """Create what is missing, with the settings that it needs."""
-    logs.configure(log_level)
+    config = read_config(config_file, kafka, log_level)
     from agents.topics import create
 
-    for line in create(read_config(config_file, kafka), partitions, replication_factor):
+    for line in create(config, partitions, replication_factor):
         click.echo(line)
 
 
@@ -215,10 +219,10 @@ def topics_create(
 @LOG_LEVEL
 def topics_check(config_file: Path | None, kafka: str | None, log_level: str) -> None:
     """Check partitions, timestamp type, retention and replication; exit code 1 if something must be changed."""
-    logs.configure(log_level)
+    config = read_config(config_file, kafka, log_level)
     from agents.topics import check
 
-    problems = list(check(read_config(config_file, kafka)))
+    problems = list(check(config))
     for problem in problems:
         click.echo(problem, err=True)
     if problems:
@@ -235,42 +239,46 @@ def config_group() -> None:
 @CONFIG_FILE
 def config_check(config_file: Path | None) -> None:
     """Read the file as every stage does, and say what has no effect here."""
-    config = read_config(config_file, None)
+    config = read_config(config_file, None, "error")
     for note in config.notes:
         click.echo(note)
     click.echo("configuration is valid")
 
 
-def read_config(config_file: Path | None, kafka: str | None) -> "Config":
-    """The configuration, with the address of `--kafka` if it is given; one that isn't valid ends the program."""
+class InvalidConfigError(click.ClickException):
+    """A configuration that isn't valid, one line for each thing that is wrong."""
+
+    exit_code = 2
+
+
+def read_config(config_file: Path | None, kafka: str | None, log_level: str) -> "Config":
+    """The configuration, with the address of `--kafka` if it is given; notes on what has no effect are logged."""
+    logs.configure(log_level)
     from schemas.config import ConfigError, load_config
+    from schemas.config.kafka import check_address
 
     try:
         config = load_config(config_file)
-    except ConfigError as error:
-        failure = click.ClickException(str(error))
-        failure.exit_code = 2
-        raise failure from error
-    return config if kafka is None else with_kafka(config, kafka)
+        if kafka is not None:
+            config = with_kafka(config, check_address(kafka))
+    except (ConfigError, ValueError) as error:
+        raise InvalidConfigError(str(error)) from error
+    for note in config.notes:
+        log.info(note)
+    return config
 
 
 def with_kafka(config: "Config", address: str) -> "Config":
-    """The configuration with another broker address; raises ValueError if it is none."""
-    from schemas.config.kafka import check_address
-
-    check_address(address)
+    """The configuration with another broker address."""
     kafka = config.ingest.kafka.model_copy(update={"address": address})
-    return config.model_copy(update={"ingest": config.ingest.model_copy(update={"kafka": kafka})})
+    return config.model_copy(update={"ingest": config.ingest.model_copy(update={"kafka": kafka})}).with_notes(
+        config.notes
+    )
 
 
-def run_stage(config_file: Path | None, kafka: str | None, log_level: str, stage: Stage) -> None:
+def run_stage(config: "Config", stage: Stage) -> None:
     """Run a stage with its own metrics on the configured address until a signal stops it."""
     from agents.own_metrics import OwnMetrics, own_routes, serve
-
-    logs.configure(log_level)
-    config = read_config(config_file, kafka)
-    for note in config.notes:
-        log.info(note)
 
     async def run(stop: asyncio.Event) -> None:
         metrics, ready = OwnMetrics(), asyncio.Event()
