@@ -1,0 +1,53 @@
+"""The batches that a window of a shard is made of, merged."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from schemas.deltas import DELTA_SCHEMA, NO_LAYOUT, Batch, Layout, Ledger, LedgerKey, merge_rows
+from streams.totals import UsedLayout
+
+
+@dataclass(frozen=True, slots=True)
+class MergedWindow:
+    """What all source partitions have for one window: one row per key, in canonical order.
+
+    The rows' layouts are numbers of `layouts`.
+    """
+
+    end_ms: int
+    rows: pl.DataFrame
+    layouts: tuple[UsedLayout, ...]
+    ledger: Ledger
+
+
+def merge_batches(end_ms: int, batches: Sequence[Batch]) -> MergedWindow:
+    """One window of whole batches, in any order; a partition may have several, of late windows."""
+    layouts = _used_layouts(batches)
+    numbers = {layout.bounds: number for number, layout in enumerate(layouts)}
+    frames = [(batch.partition, _renumbered(batch, numbers)) for batch in batches if not batch.rows.is_empty()]
+    rows = merge_rows(frames) if frames else DELTA_SCHEMA.to_frame()
+    ledger: Counter[LedgerKey] = Counter()
+    for batch in batches:
+        ledger.update(batch.ledger)
+    return MergedWindow(end_ms, rows, layouts, dict(ledger))
+
+
+def _used_layouts(batches: Sequence[Batch]) -> tuple[UsedLayout, ...]:
+    """All layouts, sorted by their bounds: the numbers mustn't depend on the order in which batches arrive."""
+    revisions: dict[Layout, int] = {}
+    for batch in batches:
+        for layout in batch.layouts:
+            revisions[layout] = max(batch.revision, revisions.get(layout, 0))
+    return tuple(UsedLayout(revisions[layout], layout) for layout in sorted(revisions))
+
+
+def _renumbered(batch: Batch, numbers: dict[Layout, int]) -> pl.DataFrame:
+    """The rows with the window's numbers of layouts in place of the batch's."""
+    mapping = {own: numbers[layout] for own, layout in enumerate(batch.layouts)}
+    if all(own == number for own, number in mapping.items()):
+        return batch.rows
+    layout = pl.col("layout").replace_strict(mapping | {NO_LAYOUT: NO_LAYOUT}, return_dtype=pl.UInt16)
+    return batch.rows.with_columns(layout)

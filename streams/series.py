@@ -1,0 +1,133 @@
+"""Series as they are written: what one label set of one metric becomes, and its samples.
+
+The order of a label set's series is Tempo's (REG-11): `_sum`, `_count`, then the buckets, ascending, `+Inf` last.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from schemas.deltas import Layout, LedgerKey
+from schemas.labels import decode_labels, encode_labels, float_text
+from schemas.metrics import Kind, Metric
+from schemas.remote_write import Exemplar, Row, encode_series_labels
+
+Labels = tuple[tuple[str, str], ...]
+"""Label names and values, sorted by name and unique."""
+
+NAME_LABEL, BOUND_LABEL = "__name__", "le"
+
+LEDGER_PREFIX = "spanmill_ledger_"
+"""Begins the names of ledger series, so that they can't be taken for what a process says of itself."""
+_TEMPO_PREFIX = "tempo_metrics_generator_"
+
+_MAX_EXEMPLAR_CHARACTERS = 128
+"""OpenMetrics' limit for all labels of an exemplar; Prometheus refuses longer ones."""
+
+
+class Series:
+    """One series. Series are equal if their labels are; the bytes of the labels are made once, when first asked for."""
+
+    __slots__ = ("_block", "labels")
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self._block: bytes | None = None
+
+    @property
+    def labels_block(self) -> bytes:
+        """The labels as remote write has them."""
+        if self._block is None:
+            self._block = encode_series_labels(self.labels)
+        return self._block
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Series) and self.labels == other.labels)
+
+    def __hash__(self) -> int:
+        return hash(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Series({self.labels!r})"
+
+
+class Sample(NamedTuple):
+    """A value of a series, at a time that all samples of its list share."""
+
+    series: Series
+    value: float
+    exemplar: Exemplar | None = None
+
+    def row(self, timestamp_ms: int) -> Row:
+        """The sample as remote write takes it."""
+        return Row(self.series.labels_block, self.value, timestamp_ms, self.exemplar)
+
+
+def overflow_labels(shard: int) -> bytes:
+    """The label bytes of the series that takes what a limit refuses (LIM-7).
+
+    Every shard has its own, since a series has one owner only.
+    """
+    return encode_labels((("metric_overflow", "true"), ("shard", str(shard))))
+
+
+def metric_series(
+    metric: Metric, labels: bytes, external: Iterable[tuple[str, str]], layout: Layout
+) -> tuple[Series, ...]:
+    """The series of one label set (label bytes), in order; external labels replace own ones (REG-27)."""
+    return _series(metric, with_external(decode_labels(labels), external), layout)
+
+
+def overflow_series(
+    metric: Metric, shard: int, external: Iterable[tuple[str, str]], layout: Layout
+) -> tuple[Series, ...]:
+    """The same for `overflow_labels`: their own labels stay, since they tell one shard's series from another's."""
+    return _series(metric, with_external(external, decode_labels(overflow_labels(shard))), layout)
+
+
+def _series(metric: Metric, labels: Labels, layout: Layout) -> tuple[Series, ...]:
+    if metric.kind is not Kind.HISTOGRAM:
+        return (named(metric.name, labels),)
+    buckets = [named(f"{metric.name}_bucket", labels, bound) for bound in bound_texts(layout)]
+    return (named(f"{metric.name}_sum", labels), named(f"{metric.name}_count", labels), *buckets)
+
+
+def ledger_series(key: LedgerKey, external: Iterable[tuple[str, str]]) -> Series:
+    """The series of a ledger counter: `spanmill_ledger_` and Tempo's name without its prefix, ending in `_total`."""
+    name = key.counter.removeprefix(_TEMPO_PREFIX).removesuffix("_total")
+    return named(f"{LEDGER_PREFIX}{name}_total", with_external(key.labels, external))
+
+
+def with_external(own: Iterable[tuple[str, str]], external: Iterable[tuple[str, str]]) -> Labels:
+    """Labels with the external ones in them. An empty value means that the label isn't there."""
+    merged = {**dict(own), **dict(external)}
+    return tuple(sorted((name, value) for name, value in merged.items() if value and name != NAME_LABEL))
+
+
+def named(name: str, labels: Labels, bound: str | None = None) -> Series:
+    """The series of a name, and of a bucket's bound, with these labels otherwise."""
+    at = bisect_left(labels, (NAME_LABEL, ""))
+    with_name = (*labels[:at], (NAME_LABEL, name), *labels[at:])
+    if bound is None:
+        return Series(with_name)
+    at = bisect_left(with_name, (BOUND_LABEL, ""))
+    after = at + (with_name[at : at + 1] != () and with_name[at][0] == BOUND_LABEL)
+    return Series((*with_name[:at], (BOUND_LABEL, bound), *with_name[after:]))
+
+
+@lru_cache(maxsize=256)
+def bound_texts(layout: Layout) -> Sequence[str]:
+    """The values of `le`, `+Inf` last (REG-10)."""
+    return (*map(float_text, layout), "+Inf")
+
+
+def exemplar(label: str, trace: bytes, value_ns: int, timestamp_ms: int) -> Exemplar | None:
+    """The exemplar of a trace ID: hexadecimal without leading zeros (PRIM-9), the raw observation in seconds (REG-12).
+
+    None for an ID that is empty, all zero or too long.
+    """
+    text = trace.hex().lstrip("0")
+    if not text or len(label) + len(text) > _MAX_EXEMPLAR_CHARACTERS:
+        return None
+    return Exemplar(((label, text),), value_ns / 1_000_000_000, timestamp_ms)

@@ -1,0 +1,214 @@
+"""The series of one tenant in one shard: admission, staleness, the ledger, and the samples of a window.
+
+Only what a window updates costs more than a look: samples of unchanged label sets are written again as they are.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from schemas.deltas import LedgerKey
+from schemas.metrics import METRICS, Kind, Metric
+from schemas.snapshot import LedgerTotal, SeriesKey, SeriesTotals
+from streams.series import Sample, Series, exemplar, ledger_series, metric_series, overflow_labels, overflow_series
+from streams.totals import DeltaRow, UsedLayout, apply_rows, current_layout, misfits, series_count, values
+
+SERIES_ADDED = "tempo_metrics_generator_registry_series_added_total"
+SERIES_REMOVED = "tempo_metrics_generator_registry_series_removed_total"
+SERIES_LIMITED = "tempo_metrics_generator_registry_series_limited_total"
+"""Ledger counters of the registry itself (LIM-2, REG-26): as exact as the series, one for each shard."""
+
+_METRICS: dict[int, Metric] = {int(metric.id): metric for metric in METRICS.values()}
+
+
+class SeriesSettings(Protocol):
+    """What the registry follows of a tenant's settings (`TenantSettings` has more)."""
+
+    @property
+    def collection_interval_ms(self) -> int:
+        """The time between a series' samples; rounded up to a multiple of the window's interval."""
+
+    @property
+    def stale_duration_ms(self) -> int:
+        """How long a series goes on without updates."""
+
+    @property
+    def max_active_series(self) -> int:
+        """The most series in one shard; 0: no limit."""
+
+    @property
+    def external_labels(self) -> tuple[tuple[str, str], ...]:
+        """Labels of all series."""
+
+    @property
+    def trace_id_label_name(self) -> str:
+        """The label of exemplars."""
+
+
+class Samples(NamedTuple):
+    """Zeros of series that begin, and values of all live series; both in canonical order."""
+
+    zeros: list[Sample]
+    values: list[Sample]
+
+
+class _LabelSet:
+    """One label set of one metric. Its series and samples are made when they are first written."""
+
+    __slots__ = ("samples", "series", "totals")
+
+    def __init__(self, totals: SeriesTotals) -> None:
+        self.totals = totals
+        self.series: tuple[Series, ...] = ()
+        self.samples: tuple[Sample, ...] = ()
+
+    def replace(self, totals: SeriesTotals) -> None:
+        """Take new totals; other buckets are other series."""
+        if totals.layout != self.totals.layout:
+            self.series = ()
+        self.totals, self.samples = totals, ()
+
+
+class _Counter:
+    """One counter of the ledger."""
+
+    __slots__ = ("fresh", "sample", "total")
+
+    def __init__(self, total: int, sample: Sample, *, fresh: bool) -> None:
+        self.total, self.sample, self.fresh = total, sample, fresh
+
+
+class TenantRegistry:
+    """All series of a tenant. `settings` may be replaced between windows; labels of existing series stay."""
+
+    def __init__(self, tenant: str, shard: int, settings: SeriesSettings) -> None:
+        self.tenant, self.settings = tenant, settings
+        self.active_series = 0
+        """What counts towards the limit: neither overflow nor the ledger (LIM-3)."""
+        self.misfits = 0
+        """Rows of the open window with another bucket layout than their series'."""
+        self._shard, self._overflow = shard, overflow_labels(shard)
+        self._label_sets: dict[SeriesKey, _LabelSet] = {}
+        self._order: list[SeriesKey] | None = []
+        self._ledger: dict[LedgerKey, _Counter] = {}
+        for counter in (SERIES_ADDED, SERIES_REMOVED, SERIES_LIMITED):
+            self._count_own(counter, 0)
+
+    def update(self, key: SeriesKey, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout], end_ms: int) -> None:
+        """Apply a window's rows of a label set, at least one. Keys come in canonical order, in which limits admit."""
+        metric = _METRICS[key.metric]
+        label_set = self._label_sets.get(key)
+        if label_set is None and key.labels != self._overflow and not self._admit(metric, rows, layouts):
+            key = key._replace(labels=self._overflow)
+            label_set = self._label_sets.get(key)
+        before = None if label_set is None else label_set.totals
+        totals = apply_rows(metric, before, rows, layouts, end_ms)
+        self.misfits += misfits(totals, rows, layouts)
+        if label_set is None:
+            self._label_sets[key] = _LabelSet(totals)
+            self._order = None
+        else:
+            self.active_series += self._cost(key, totals) - self._cost(key, label_set.totals)
+            label_set.replace(totals)
+
+    def drop_stale(self, end_ms: int) -> None:
+        """Drop what wasn't updated for longer than the stale duration (REG-23); it isn't written in this window."""
+        oldest = end_ms - self.settings.stale_duration_ms
+        stale = [key for key, label_set in self._label_sets.items() if label_set.totals.updated_ms < oldest]
+        removed = sum(self._cost(key, self._label_sets.pop(key).totals) for key in stale)
+        if stale:
+            self._order = None
+            self.active_series -= removed
+            self._count_own(SERIES_REMOVED, removed)
+
+    def count(self, key: LedgerKey, increment: int) -> None:
+        """Add to a counter of the ledger."""
+        counter = self._ledger.get(key)
+        total = increment if counter is None else counter.total + increment
+        series = ledger_series(key, self.settings.external_labels) if counter is None else counter.sample.series
+        fresh = counter is None or counter.fresh
+        self._ledger[key] = _Counter(total, Sample(series, float(total)), fresh=fresh)
+
+    def collect(self, end_ms: int) -> Samples:
+        """The samples of a window that is written. Exemplars are given out once (REG-12)."""
+        samples = Samples([], [])
+        for key in self._sorted():
+            label_set = self._label_sets[key]
+            if not label_set.samples:
+                self._sample(key, label_set)
+            if label_set.totals.fresh or label_set.totals.exemplars:
+                self._collect_once(key, label_set, samples, end_ms)
+            else:
+                samples.values.extend(label_set.samples)
+        for _, counter in sorted(self._ledger.items()):
+            if counter.fresh:
+                samples.zeros.append(counter.sample._replace(value=0.0))
+                counter.fresh = False
+            samples.values.append(counter.sample)
+        return samples
+
+    def totals(self) -> Iterable[tuple[SeriesKey, SeriesTotals]]:
+        """All totals, in canonical order."""
+        return ((key, self._label_sets[key].totals) for key in self._sorted())
+
+    def ledger(self) -> Iterable[LedgerTotal]:
+        """All counters of the ledger, in order."""
+        return (LedgerTotal(self.tenant, key, c.total, c.fresh) for key, c in sorted(self._ledger.items()))
+
+    def restore_totals(self, key: SeriesKey, totals: SeriesTotals) -> None:
+        """Put back what `totals` gave."""
+        self._label_sets[key] = _LabelSet(totals)
+        self._order = None
+        self.active_series += self._cost(key, totals)
+
+    def restore_counter(self, entry: LedgerTotal) -> None:
+        """Put back what `ledger` gave."""
+        series = ledger_series(entry.key, self.settings.external_labels)
+        self._ledger[entry.key] = _Counter(entry.total, Sample(series, float(entry.total)), fresh=entry.fresh)
+
+    def _admit(self, metric: Metric, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout]) -> bool:
+        """Whether a new label set gets series of its own, decided once per window and label set (LIM-2)."""
+        layout = current_layout(None, rows, layouts).bounds if metric.kind is Kind.HISTOGRAM else ()
+        cost, limit = series_count(metric, layout), self.settings.max_active_series
+        if limit and self.active_series + cost > limit:
+            self._count_own(SERIES_LIMITED, cost)
+            return False
+        self._count_own(SERIES_ADDED, cost)
+        self.active_series += cost
+        return True
+
+    def _cost(self, key: SeriesKey, totals: SeriesTotals) -> int:
+        """What a label set counts for; overflow isn't counted (LIM-7)."""
+        return 0 if key.labels == self._overflow else series_count(_METRICS[key.metric], totals.layout)
+
+    def _count_own(self, counter: str, increment: int) -> None:
+        self.count(LedgerKey(counter, (("shard", str(self._shard)), ("tenant", self.tenant))), increment)
+
+    def _sorted(self) -> list[SeriesKey]:
+        if self._order is None:
+            self._order = sorted(self._label_sets)
+        return self._order
+
+    def _sample(self, key: SeriesKey, label_set: _LabelSet) -> None:
+        metric = _METRICS[key.metric]
+        if not label_set.series:
+            external, layout = self.settings.external_labels, label_set.totals.layout
+            if key.labels == self._overflow:
+                label_set.series = overflow_series(metric, self._shard, external, layout)
+            else:
+                label_set.series = metric_series(metric, key.labels, external, layout)
+        label_set.samples = tuple(map(Sample, label_set.series, values(metric, label_set.totals)))
+
+    def _collect_once(self, key: SeriesKey, label_set: _LabelSet, samples: Samples, end_ms: int) -> None:
+        """Collect a label set that has something to say only now: its zeros, its exemplars."""
+        kind, totals = _METRICS[key.metric].kind, label_set.totals
+        is_histogram = kind is Kind.HISTOGRAM
+        if totals.fresh and kind is not Kind.GAUGE:
+            # Of a histogram all but `_sum`, which comes first (REG-11).
+            samples.zeros.extend(s._replace(value=0.0) for s in label_set.samples[is_histogram:])
+        written = list(label_set.samples)
+        for bucket, trace, value_ns in totals.exemplars:
+            given = exemplar(self.settings.trace_id_label_name, trace, value_ns, end_ms)
+            # The buckets follow `_sum` and `_count`.
+            written[bucket + 2] = written[bucket + 2]._replace(exemplar=given)
+        samples.values.extend(written)
+        label_set.totals = totals._replace(fresh=False, exemplars=())
