@@ -184,11 +184,12 @@ def replay(
 @click.option("--port", default=8080, show_default=True, help="Port of /generated, /metrics, /healthz and /readyz.")
 def dev(config_file: Path | None, *, demo: bool, remote_write: str | None, kafka: str | None, port: int) -> None:
     """Run everything in one process, with an embedded broker, to try it out."""
+    logs.configure("warning")
     from agents.dev import DevOptions, dev_config, run
 
-    logs.configure("warning")
-    config = dev_config(config_file, kafka)
-    run_until_stopped(lambda stop: run(config, stop, DevOptions(demo, remote_write, embedded=kafka is None, port=port)))
+    options = DevOptions(demo, remote_write, kafka, port)
+    config = valid(lambda: dev_config(config_file))
+    run_until_stopped(lambda stop: run(config, stop, options))
 
 
 @cli.group()
@@ -254,26 +255,25 @@ class InvalidConfigError(click.ClickException):
 def read_config(config_file: Path | None, kafka: str | None, log_level: str) -> "Config":
     """The configuration, with the address of `--kafka` if it is given; notes on what has no effect are logged."""
     logs.configure(log_level)
-    from schemas.config import ConfigError, load_config
-    from schemas.config.kafka import check_address
+    from agents.options import with_kafka
+    from schemas.config import load_config
 
-    try:
-        config = load_config(config_file)
-        if kafka is not None:
-            config = with_kafka(config, check_address(kafka))
-    except (ConfigError, ValueError) as error:
-        raise InvalidConfigError(str(error)) from error
+    config = valid(lambda: load_config(config_file))
+    if kafka is not None:
+        config = valid(lambda: with_kafka(config, kafka))
     for note in config.notes:
         log.info(note)
     return config
 
 
-def with_kafka(config: "Config", address: str) -> "Config":
-    """The configuration with another broker address."""
-    kafka = config.ingest.kafka.model_copy(update={"address": address})
-    return config.model_copy(update={"ingest": config.ingest.model_copy(update={"kafka": kafka})}).with_notes(
-        config.notes
-    )
+def valid(make: Callable[[], "Config"]) -> "Config":
+    """What `make` gives; a configuration that isn't valid ends the program."""
+    from schemas.config import ConfigError
+
+    try:
+        return make()
+    except (ConfigError, ValueError) as error:
+        raise InvalidConfigError(str(error)) from error
 
 
 def run_stage(config: "Config", stage: Stage) -> None:

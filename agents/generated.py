@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from aiohttp import web
-from streams.shard import WindowSamples
 
 from agents.overview import Increase
 from schemas.openmetrics import EXPOSITION_CONTENT_TYPE, Labels, exposition
+from streams.shard import WindowSamples
 
 SAMPLES_KEPT = 7
 """Of each series: with windows of 5 s, rates are over 30 s."""
@@ -48,7 +48,7 @@ class Generated:
         shard.windows += 1
         for samples in window.tenants:
             for zero in samples.zeros:
-                shard.series[samples.tenant, zero.series.labels] = deque([(window.start_ms, 0.0)], SAMPLES_KEPT)
+                shard.series[samples.tenant, zero.series.labels] = deque([(samples.start_ms, zero.value)], SAMPLES_KEPT)
             for sample in samples.values:
                 key = (samples.tenant, sample.series.labels)
                 shard.series.setdefault(key, deque(maxlen=SAMPLES_KEPT)).append((window.end_ms, sample.value))

@@ -25,7 +25,7 @@ class Introduction:
 
     grpc: str
     http: str
-    generated: str
+    own: str
     embedded: bool
     demo: bool
     remote_write: str | None
@@ -33,7 +33,7 @@ class Introduction:
     def lines(self) -> Iterator[str]:
         """One sentence a line."""
         yield f"Send your own spans (OTLP): gRPC {self.grpc}, HTTP http://{self.http}/v1/traces"
-        yield f"Generated series: {self.generated}/generated   own metrics: {self.generated}/metrics"
+        yield f"Generated series: {self.own}/generated   own metrics: {self.own}/metrics"
         if self.remote_write is None:
             yield "A real Prometheus: --remote-write http://HOST:9090/api/v1/write, or let it scrape /generated"
         else:

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from streams.shard import WindowSamples
-
 from schemas.deltas import LedgerKey
 from schemas.openmetrics import Exemplar, Labels, Point, openmetrics
+from streams.shard import WindowSamples
 
 
 class SeveralTenantsError(Exception):
@@ -66,7 +65,7 @@ class Samples:
                 continue
             if not self._last:
                 for zero in samples.zeros:
-                    self._points(zero.series.labels).add(window.start_ms, zero.value)
+                    self._points(zero.series.labels).add(samples.start_ms, zero.value)
             for sample in samples.values:
                 points = self._points(sample.series.labels)
                 if self._last:

@@ -19,7 +19,6 @@ from streams.partition import Rejected
 from agents import kafka
 from agents.replay.files import FileRecord, Form, open_input, read_records
 from agents.replay.output import Samples, report, report_text, write_files
-from agents.replay.pipeline import Pipeline
 from agents.replay.topic import TopicReader, parse_bound
 from agents.topics import TopicNames
 from schemas.config import Config, TenantSettings, tenant_settings
@@ -27,6 +26,7 @@ from schemas.deltas import LedgerKey
 from schemas.errors import Malformed
 from schemas.record import Record
 from schemas.record_format import RecordFormat
+from streams.pipeline import Pipeline
 
 CHUNK_BYTES = 4 << 20
 NS_PER_MS = 1_000_000
@@ -68,9 +68,8 @@ def run(config: Config, request: Request, chunk_bytes: int = CHUNK_BYTES) -> Non
     rejects.summary()
     contents: dict[str, Iterable[bytes]] = {request.output: samples.text()}
     if request.report is not None:
-        if rejects.count:
-            pipeline.ledger[REJECTED] = rejects.count
-        contents[str(request.report)] = [report_text(report(pipeline.ledger))]
+        counted = pipeline.ledger | ({REJECTED: rejects.count} if rejects.count else {})
+        contents[str(request.report)] = [report_text(report(counted))]
     write_files(contents)
 
 

@@ -1,14 +1,15 @@
-"""The whole path without Kafka: records of each partition through their fold, batches into the shards."""
+"""The whole path without Kafka: records of each partition through their fold, batches into the shards. Pure."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from schemas.otlp import Codec
-from streams.partition import PartitionFold, Rejected
-from streams.shard import Shard, WindowSamples
 
 from schemas.config import TenantSettings
-from schemas.deltas import Ledger, LedgerKey, Window, decode_batch, encode_window
+from schemas.deltas import LedgerKey, Window, decode_batch, encode_window
 from schemas.record import Record
+from streams.partition import PartitionFold, Rejected
+from streams.shard import Shard, WindowSamples
 
 SettingsOf = Callable[[str], TenantSettings]
 
@@ -16,7 +17,7 @@ SettingsOf = Callable[[str], TenantSettings]
 class Pipeline:
     """A generator's folds and a sink's shards, joined by the encoded batches that would be on `[deltas]`.
 
-    `windows` takes each completed window of a shard, in the shard's order; `ledger` adds up what the windows counted.
+    `windows` takes each completed window of a shard, in the shard's order.
     """
 
     def __init__(
@@ -33,7 +34,6 @@ class Pipeline:
         self._shards = [Shard(shard, settings_of, interval_ms) for shard in range(shards)]
         self._offsets = [0] * shards
         self._windows = windows
-        self.ledger: dict[LedgerKey, int] = {}
 
     def feed(self, partition: int, records: Sequence[Record]) -> tuple[Rejected, ...]:
         """Feed records of a partition, contiguous in its order; gives those that can't be read."""
@@ -47,6 +47,14 @@ class Pipeline:
         """The partition's stream time; None before its first record."""
         return self._folds[partition].stream_time_ms
 
+    @property
+    def ledger(self) -> dict[LedgerKey, int]:
+        """What was counted in the windows that are complete."""
+        total: Counter[LedgerKey] = Counter()
+        for shard in self._shards:
+            total.update(shard.ledger)
+        return dict(total)
+
     def close(self) -> None:
         """The end of the input closes everything: open windows, pending half-edges, windows that wait."""
         for partition, fold in enumerate(self._folds):
@@ -57,7 +65,6 @@ class Pipeline:
                 self._windows(completed)
 
     def _deliver(self, partition: int, window: Window) -> None:
-        self._count(window.ledger)
         encoded = encode_window(window, partition, len(self._folds), len(self._shards))
         for index, parts in enumerate(encoded):
             for part in parts:
@@ -65,7 +72,3 @@ class Pipeline:
                 self._offsets[index] += 1
                 for completed in fed.windows:
                     self._windows(completed)
-
-    def _count(self, ledger: Ledger) -> None:
-        for key, count in ledger.items():
-            self.ledger[key] = self.ledger.get(key, 0) + count
