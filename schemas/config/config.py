@@ -8,7 +8,7 @@ from schemas.config.distributor import DistributorConfig
 from schemas.config.generator import GeneratorConfig
 from schemas.config.kafka import IngestConfig
 from schemas.config.overrides import OverridesConfig
-from schemas.config.section import Section
+from schemas.config.section import KAFKA_NAME, Section
 from schemas.config.server import ServerConfig
 from schemas.config.spanmill import SpanmillConfig
 
@@ -39,18 +39,14 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_spans_topic(cls, value: Any) -> Any:
-        """Tempo's key names the spans topic too: whichever is written fills the other."""
+    def _spans_topic(cls, value: Any) -> Any:
+        """Tempo's key for the spans topic fills ours, if that isn't written."""
         if not isinstance(value, dict):
             return value
         topic = look_up(value, ("ingest", "kafka", "topic"))
         spans = look_up(value, ("spanmill", "topics", "spans"))
-        if not isinstance(topic, str) or not topic or spans == topic:
+        if spans is not None or not isinstance(topic, str) or not KAFKA_NAME.fullmatch(topic):
             return value
-        if spans is not None:
-            raise ValueError(
-                "ingest.kafka.topic and spanmill.topics.spans are one setting and name different topics; drop one"
-            )
         return {**value, "spanmill": with_spans_topic(value.get("spanmill"), topic)}
 
 

@@ -2,9 +2,9 @@
 
 import re
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 UNIT_NS = {
     "ns": 1,
@@ -20,6 +20,8 @@ UNIT_NS = {
     "w": 604_800_000_000_000,
     "y": 31_536_000_000_000_000,
 }
+Number = TypeVar("Number", int, float)
+
 MAX_NS = (1 << 63) - 1
 PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w|y)")
 
@@ -74,12 +76,24 @@ def read_seconds(value: object, info: ValidationInfo) -> object:
 def check_number(value: object, info: ValidationInfo) -> object:
     """Pass numbers from Python code. In a file Go takes them for nanoseconds, which nobody means: only 0 passes."""
     from_file = info.context is not None
-    if from_file and isinstance(value, int | float) and not isinstance(value, bool) and value != 0:
-        raise ValueError(f"{value!r} has no unit; write a number with its unit, such as 500ms, 15s or 1m30s")
+    if not from_file or (value == 0 and value is not False):
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    what = f"{value!r} has no unit" if number else "must be a duration"
+    raise ValueError(f"{what}; write a number with its unit, such as 500ms, 15s or 1m30s")
+
+
+def check_positive(value: Number) -> Number:
+    """More than nothing."""
+    if not value > 0:
+        raise ValueError("must be longer than 0s")
     return value
 
 
 # In the file these are texts; in the models a field's name says its unit, and Python code gives numbers of that unit.
+# The schema's own bounds would be printed without a unit, hence `check_positive`; a negative duration can't be written.
 Nanoseconds = Annotated[int, BeforeValidator(read_nanoseconds)]
 Milliseconds = Annotated[int, BeforeValidator(read_milliseconds)]
 Seconds = Annotated[float, BeforeValidator(read_seconds)]
+PositiveMilliseconds = Annotated[Milliseconds, AfterValidator(check_positive)]
+PositiveSeconds = Annotated[Seconds, AfterValidator(check_positive)]

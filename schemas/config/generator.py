@@ -5,9 +5,9 @@ Defaults are Tempo's (CFG-1); a comment says where not, and why.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from schemas.config.durations import Milliseconds, Nanoseconds
+from schemas.config.durations import Milliseconds, Nanoseconds, PositiveMilliseconds
 from schemas.config.filter_policies import FilterPolicy
 from schemas.config.remote_write import RemoteWrites
 from schemas.config.section import Buckets, Count, LabelName, Section, Texts
@@ -23,8 +23,7 @@ OWN_LABELS = frozenset({"__name__", "le"})
 def check_external_labels(labels: dict[str, str]) -> dict[str, str]:
     """Names that every exposition format can carry, and no label of the metrics' own grammar."""
     for name in labels:
-        if name in OWN_LABELS:
-            raise ValueError(f"{name!r} can't be an external label: it is a part of every series; choose another name")
+        check_own_label(name)
         if not name:
             raise ValueError("a label without a name; name it")
     return labels
@@ -44,10 +43,38 @@ def check_metric_name(name: str) -> str:
     return name
 
 
+def check_own_label(name: str) -> str:
+    """As for external labels."""
+    if name in OWN_LABELS:
+        raise ValueError(f"{name!r} can't be an external label: it is a part of every series; choose another name")
+    return name
+
+
+def check_interval(interval_ms: int) -> int:
+    """At least 1 s."""
+    if interval_ms < 1000:
+        raise ValueError("shorter than 1s, as often as the windows of an idle partition can close; write 1s or more")
+    return interval_ms
+
+
+def check_codec(codec: object) -> object:
+    """Tempo CFG-4."""
+    if isinstance(codec, str) and codec not in {"otlp", "push-bytes"}:
+        raise ValueError(f"invalid codec: {codec}, valid choices are [push-bytes otlp]")
+    return codec
+
+
+def check_limiter(limiter: object) -> object:
+    """Tempo CFG-4."""
+    if isinstance(limiter, str) and limiter not in {"series", "entity"}:
+        raise ValueError(f"invalid limiter type: {limiter}, valid values are series and entity")
+    return limiter
+
+
 class ServiceGraphsConfig(Section):
     """The service-graphs processor, for every tenant unless its overrides say otherwise."""
 
-    wait_ms: Milliseconds = Field(default=10_000, ge=0, alias="wait")
+    wait_ms: Milliseconds = Field(default=10_000, alias="wait")
     max_items: Count = 10_000  # per (tenant, partition), not per process: half-edges belong to their partition
     histogram_buckets: Buckets = SERVICE_GRAPHS_BUCKETS
     dimensions: Texts = ()
@@ -112,14 +139,15 @@ class ProcessorConfig(Section):
 class RegistryConfig(Section):
     """Series: how often they are written, how long they live, what every one of them carries."""
 
-    # One for the whole app, since it is the length of the log's windows. Shorter than 1 s can't be: an idle partition's
-    # windows are closed by ticks, at most one a second.
-    collection_interval_ms: Milliseconds = Field(default=15_000, ge=1000, alias="collection_interval")
-    stale_duration_ms: Milliseconds = Field(default=900_000, gt=0, alias="stale_duration")
+    # One for the whole app, since it is the length of the log's windows.
+    collection_interval_ms: Annotated[Milliseconds, AfterValidator(check_interval)] = Field(
+        default=15_000, alias="collection_interval"
+    )
+    stale_duration_ms: PositiveMilliseconds = Field(default=900_000, alias="stale_duration")
     external_labels: Annotated[dict[LabelName, str], AfterValidator(check_external_labels)] = Field(
         default_factory=dict
     )
-    inject_tenant_id_as: LabelName = ""
+    inject_tenant_id_as: Annotated[LabelName, AfterValidator(check_own_label)] = ""
     max_label_name_length: Count = 1024  # bytes; 0: any length
     max_label_value_length: Count = 2048
 
@@ -137,8 +165,8 @@ class GeneratorConfig(Section):
     processor: ProcessorConfig = ProcessorConfig()
     registry: RegistryConfig = RegistryConfig()
     storage: StorageConfig = StorageConfig()
-    slack_ns: Nanoseconds = Field(default=30_000_000_000, ge=0, alias="metrics_ingestion_time_range_slack")
+    slack_ns: Nanoseconds = Field(default=30_000_000_000, alias="metrics_ingestion_time_range_slack")
     # Tempo's default is push-bytes, what its distributor writes. Ours writes OTLP, as a Collector does; push-bytes
     # reads a topic of Tempo's.
-    codec: Literal["otlp", "push-bytes"] = "otlp"
-    limiter_type: Literal["series", "entity"] = "series"
+    codec: Annotated[Literal["otlp", "push-bytes"], BeforeValidator(check_codec)] = "otlp"
+    limiter_type: Annotated[Literal["series", "entity"], BeforeValidator(check_limiter)] = "series"

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from schemas.config.durations import Seconds
-from schemas.config.section import Int, Section
+from schemas.config.durations import PositiveSeconds
+from schemas.config.section import Int, Section, check_kafka_name
 
 MIN_RECORD_BYTES = 65_536
 MAX_RECORD_BYTES = 15_983_616
@@ -26,6 +26,11 @@ def check_address(address: str) -> str:
                 else f"{address!r} is not an address; write host:port, such as kafka:9092"
             )
     return address
+
+
+def check_topic(topic: str) -> str:
+    """A name for Kafka, or none."""
+    return check_kafka_name(topic) if topic else topic
 
 
 def check_record_bytes(size: int) -> int:
@@ -57,11 +62,11 @@ class KafkaConfig(Section):
 
     address: Annotated[str, AfterValidator(check_address)] = "localhost:9092"
     # The spans topic; `spanmill.topics.spans` is the same setting, beside the other topics. Tempo has no default.
-    topic: str = ""
+    topic: Annotated[str, AfterValidator(check_topic)] = ""
     client_id: str = "spanmill"  # Tempo has none; a broker's logs and quotas name it
     client_rack: str = ""
-    dial_timeout_s: Annotated[Seconds, Field(gt=0)] = Field(default=2.0, alias="dial_timeout")
-    write_timeout_s: Annotated[Seconds, Field(gt=0)] = Field(default=10.0, alias="write_timeout")
+    dial_timeout_s: PositiveSeconds = Field(default=2.0, alias="dial_timeout")
+    write_timeout_s: PositiveSeconds = Field(default=10.0, alias="write_timeout")
 
     # Below 1 MiB, unlike Tempo's 15,983,616: brokers take 1 MiB unless told otherwise, and their answer to a larger
     # record would be the loss of a request (decisions.md, "record limit").

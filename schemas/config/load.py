@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.config.config import Config
-from schemas.config.messages import ConfigError, at, describe
+from schemas.config.messages import ConfigError, at, describe, line_of
 from schemas.config.pending import asked_for
 from schemas.config.tempo_keys import take_out
 from schemas.config.tenant import unknown_processors
@@ -26,19 +26,17 @@ def load_config(path: FilePath | None, text: str | None = None) -> Config:
     document = parse(name, read(path, name) if text is None else text)
     values, taken = take_out(document.values)
     config = validate(name, document, values)
-    problems = [
-        at(name, document, place, f"not implemented yet: {what}; leave it out") for place, what in asked_for(config)
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
-    notes = sorted((place, f"ignored: {why}") for place, why in taken)
-    return config.with_notes((*(at(name, document, *note) for note in notes), *processor_notes(name, document, config)))
+    check_topic(name, document, config)
+    refuse(name, document, [(place, f"not implemented yet: {what}; leave it out") for place, what in asked_for(config)])
+    taken.sort(key=lambda note: line_of(document, note[0]))
+    notes = [at(name, document, place, f"ignored: {why}") for place, why in taken]
+    return config.with_notes((*notes, *processor_notes(name, document, config)))
 
 
 def read(path: FilePath | None, name: str) -> str:
     """The text of a file; "" if there is none."""
     try:
-        return path.read_text(encoding="utf-8") if path else ""
+        return path.read_text(encoding="utf-8-sig") if path else ""
     except OSError as error:
         raise ConfigError(f"{name}: can't be read: {error.strerror}; check --config.file") from None
     except UnicodeDecodeError:
@@ -63,11 +61,23 @@ def validate(name: str, document: Document, values: dict[str, Any]) -> Config:
         for path, text in numbers.items():
             values = with_value(values, path, text)
         errors = find_errors(values)
-    if errors:
-        places = [describe(error, Config) for error in errors]
-        lines = [(at(name, document, *place)) for place in places]
-        raise ConfigError("\n".join(lines))
+    refuse(name, document, [describe(error, Config) for error in errors])
     return build(values)
+
+
+def refuse(name: str, document: Document, problems: list[tuple[Path, str]]) -> None:
+    """Raise a ConfigError if there are problems: (place, what), reported in the file's order."""
+    if problems:
+        problems.sort(key=lambda problem: line_of(document, problem[0]))
+        raise ConfigError("\n".join(at(name, document, place, what) for place, what in problems))
+
+
+def check_topic(name: str, document: Document, config: Config) -> None:
+    """`ingest.kafka.topic` and `spanmill.topics.spans` are one setting."""
+    topic = config.ingest.kafka.topic
+    if topic and topic != config.spanmill.topics.spans:
+        what = f"{topic!r} isn't spanmill.topics.spans, which is the same setting; leave one out"
+        refuse(name, document, [(("ingest", "kafka", "topic"), what)])
 
 
 def build(values: dict[str, Any]) -> Config:

@@ -10,7 +10,20 @@ from schemas.config.section import Section
 from schemas.config.tempo_keys import known_beside
 from schemas.config.yaml_lines import Document, Path
 
-LEGACY_PREFIXES = ("metrics_generator_", "ingestion_", "max_traces", "max_bytes_per", "block_retention", "compaction_")
+LEGACY_NAMES = (
+    ("metrics_generator_processor_service_graphs_", "metrics_generator.processor.service_graphs."),
+    ("metrics_generator_processor_span_metrics_", "metrics_generator.processor.span_metrics."),
+    ("metrics_generator_processor_host_info_", "metrics_generator.processor.host_info."),
+    ("metrics_generator_forwarder_", "metrics_generator.forwarder."),
+    ("metrics_generator_", "metrics_generator."),
+    ("ingestion_", "ingestion."),
+    ("max_traces_", "ingestion.max_traces_"),
+    ("max_global_traces_", "ingestion.max_global_traces_"),
+    ("max_bytes_per_trace", "global.max_bytes_per_trace"),
+    ("block_retention", "compaction.block_retention"),
+    ("compaction_", "compaction.compaction_"),
+)
+"""How legacy (flat) names of overrides begin, and today's do (Tempo §12.2)."""
 
 
 class ConfigError(Exception):
@@ -18,11 +31,11 @@ class ConfigError(Exception):
 
 
 def dotted(path: Path) -> str:
-    """`a.b[0].c`."""
+    """`a.b[0].c`; a key that would break the line is quoted."""
     text = ""
     for key in path:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
-    return text
+        text += f"[{key}]" if isinstance(key, int) else f".{key if key.isprintable() else repr(key)}"
+    return text.removeprefix(".")
 
 
 def line_of(document: Document, path: Path) -> int:
@@ -46,36 +59,30 @@ def describe(error: ErrorDetails, root: type[Section]) -> tuple[Path, str]:
 
 def what_is_wrong(error: ErrorDetails) -> str:
     """What a value is, and should be."""
-    kind, found, context = error["type"], error["input"], error.get("ctx", {})
-    if kind in EXPECTED:
-        return f"must be {EXPECTED[kind]}, not {kind_of(found)}"
-    if kind in BOUNDS:
-        return f"{found!r} must be {BOUNDS[kind].format(**context)}"
-    match kind:
-        case "missing":
-            return "is missing; it is required"
-        case "value_error":
-            return str(context["error"])
-        case "literal_error":
-            return f"{found!r} is not known; choose {context['expected']}"
-    return error["msg"]
+    says = SAYINGS.get(error["type"], error["msg"])
+    return says.format(**{"value": error["input"], "kind": kind_of(error["input"]), **error.get("ctx", {})})
 
 
-EXPECTED = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "model_type": "a mapping",
-    "path_type": "a path",
-    "string_type": "a text",
-    "tuple_type": "a list",
+SAYINGS = {
+    "bool_type": "must be true or false, not {kind}",
+    "dict_type": "must be a mapping, not {kind}",
+    "float_type": "must be a number, not {kind}",
+    "int_type": "must be a whole number, not {kind}",
+    "model_type": "must be a mapping, not {kind}",
+    "path_type": "must be a path, not {kind}",
+    "string_type": "must be a text, not {kind}",
+    "tuple_type": "must be a list, not {kind}",
+    "greater_than": "{value!r} must be greater than {gt}",
+    "greater_than_equal": "{value!r} must be at least {ge}",
+    "less_than_equal": "{value!r} must be at most {le}",
+    "literal_error": "{value!r} is not known; choose {expected}",
+    "missing": "is missing; it is required",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "too_long": "has more than {max_length} items; name fewer",
+    "value_error": "{error}",
 }
-BOUNDS = {
-    "greater_than": "greater than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than_equal": "at most {le}",
-}
+"""Our words for pydantic's errors, by their type. Values of a wrong type aren't quoted: they may be secrets."""
 
 
 def kind_of(value: object) -> str:
@@ -86,7 +93,7 @@ def kind_of(value: object) -> str:
         case bool():
             return "true or false"
         case int() | float():
-            return "a number"
+            return str(value)  # never a secret: a text may be written as a number
         case str():
             return "a text"
         case tuple():
@@ -98,29 +105,20 @@ def kind_of(value: object) -> str:
 def unknown_key(path: Path, root: type[Section]) -> str:
     """What an unknown key may have been meant to be."""
     key = str(path[-1])
-    if path[:-1] == ("overrides",) and key.startswith(LEGACY_PREFIXES):
-        return f"legacy (flat) overrides are not read; write {new_name(key)}"
+    legacy = new_name(key) if path[:-1] == ("overrides",) else None
+    if legacy:
+        return f"legacy (flat) overrides are not implemented yet; write {legacy}"
     known = [*keys_at(path[:-1], root), *known_beside(path[:-1])]
     close = get_close_matches(key, known, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known are {', '.join(sorted(known))}"
 
 
-def new_name(legacy: str) -> str:
-    """The place of a legacy override in today's format, as far as its name tells (Tempo §12.2)."""
-    for old, new in (
-        ("metrics_generator_processor_service_graphs_", "metrics_generator.processor.service_graphs."),
-        ("metrics_generator_processor_span_metrics_", "metrics_generator.processor.span_metrics."),
-        ("metrics_generator_processor_host_info_", "metrics_generator.processor.host_info."),
-        ("metrics_generator_forwarder_", "metrics_generator.forwarder."),
-        ("metrics_generator_", "metrics_generator."),
-        ("ingestion_", "ingestion."),
-        ("max_traces", "ingestion.max_traces"),
-        ("max_bytes_per_trace", "global.max_bytes_per_trace"),
-        ("compaction_", "compaction."),
-    ):
+def new_name(legacy: str) -> str | None:
+    """The place of a legacy override in today's format; None if the name isn't such a one."""
+    for old, new in LEGACY_NAMES:
         if legacy.startswith(old):
             return f"overrides.defaults.{new}{legacy.removeprefix(old)}"
-    return f"overrides.defaults.{legacy}"
+    return None
 
 
 def keys_at(path: Path, root: type[Section]) -> list[str]:

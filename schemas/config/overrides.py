@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from schemas.config.durations import Milliseconds, Nanoseconds, Seconds
+from schemas.config.durations import Milliseconds, Nanoseconds, PositiveSeconds, Seconds
 from schemas.config.filter_policies import FilterPolicy
 from schemas.config.generator import DimensionMapping, check_host_identifiers
 from schemas.config.section import Count, LabelName, OverrideBuckets, Section, Texts
@@ -25,6 +25,13 @@ def check_bucket_factor(factor: float) -> float:
     if factor != 0 and not factor > 1:
         raise ValueError(f"{factor} must be greater than 1")
     return factor
+
+
+def check_trace_id_label(name: str) -> str:
+    """An exemplar's labels are at most 128 characters, 32 of which are the trace ID's."""
+    if len(name) > 96:
+        raise ValueError("longer than 96 characters; choose a shorter name")
+    return name
 
 
 class ServiceGraphsOverrides(Section):
@@ -77,16 +84,16 @@ class GeneratorOverrides(Section):
     processors: Texts = ()
     max_active_series: Count = 0  # per shard, undivided (decisions.md, "Sink"); 0: unlimited
     max_active_entities: Count = 0
-    collection_interval_ms: Milliseconds = Field(default=0, ge=0, alias="collection_interval")
+    collection_interval_ms: Milliseconds = Field(default=0, alias="collection_interval")
     disable_collection: bool = False
     generate_native_histograms: Literal["", "classic", "native", "both"] = ""
-    trace_id_label_name: LabelName = ""
+    trace_id_label_name: Annotated[LabelName, AfterValidator(check_trace_id_label)] = ""
     remote_write_headers: dict[str, SecretStr] = Field(default_factory=dict)
-    slack_ns: Nanoseconds = Field(default=0, ge=0, alias="ingestion_time_range_slack")
+    slack_ns: Nanoseconds = Field(default=0, alias="ingestion_time_range_slack")
     native_histogram_bucket_factor: Annotated[float, AfterValidator(check_bucket_factor)] = 1.1
     native_histogram_max_bucket_number: Count = 100
     native_histogram_min_reset_duration_ms: Milliseconds = Field(
-        default=900_000, ge=0, alias="native_histogram_min_reset_duration"
+        default=900_000, alias="native_histogram_min_reset_duration"
     )
     span_name_sanitization: Literal["", "dry_run", "enabled"] = ""
     max_cardinality_per_label: Count = 0
@@ -100,7 +107,7 @@ class IngestionOverrides(Section):
     rate_limit_bytes: Count = 30_000_000
     burst_size_bytes: Count = 30_000_000
     max_attribute_bytes: Count = 0  # 0: the static one
-    artificial_delay_s: Seconds = Field(default=0.0, ge=0, alias="artificial_delay")
+    artificial_delay_s: Seconds = Field(default=0.0, alias="artificial_delay")
     retry_info_enabled: bool = True
 
 
@@ -134,6 +141,6 @@ class OverridesConfig(Section):
 
     defaults: TenantOverrides = TenantOverrides()
     per_tenant_override_config: str = ""
-    per_tenant_override_period_s: Seconds = Field(default=10.0, gt=0, alias="per_tenant_override_period")
+    per_tenant_override_period_s: PositiveSeconds = Field(default=10.0, alias="per_tenant_override_period")
     user_configurable_overrides: UserConfigurableOverrides = UserConfigurableOverrides()
     enable_legacy_overrides: bool = False

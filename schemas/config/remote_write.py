@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from schemas.config.durations import Seconds
+from schemas.config.durations import PositiveSeconds
 from schemas.config.section import Section
 
 RESERVED_HEADERS = frozenset(
@@ -68,7 +68,7 @@ class RemoteWriteConfig(Section):
 
     url: Annotated[str, AfterValidator(check_url)]
     name: str = ""
-    remote_timeout_s: Annotated[Seconds, Field(gt=0)] = Field(default=30.0, alias="remote_timeout")
+    remote_timeout_s: PositiveSeconds = Field(default=30.0, alias="remote_timeout")
     # Authorization may stand here, unlike in Prometheus, until the block of that name is implemented.
     headers: Annotated[dict[str, SecretStr], AfterValidator(check_headers)] = Field(default_factory=dict)
     basic_auth: BasicAuth | None = None

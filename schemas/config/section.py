@@ -12,6 +12,10 @@ MAX_BUCKETS = 32_766
 LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
+KAFKA_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+"""What Kafka takes as a topic's name (249 characters, some of which Faust's suffixes need)."""
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, its YAML keys the fields' aliases, its unknown keys errors.
 
@@ -89,10 +93,18 @@ def check_port(port: int) -> int:
     return port
 
 
+def check_kafka_name(name: str) -> str:
+    """App ids and topics become names in Kafka."""
+    if not KAFKA_NAME.fullmatch(name) or name in {".", ".."}:
+        raise ValueError(f"{name!r} is not a name for Kafka; use up to 200 letters, digits, dots, hyphens, underscores")
+    return name
+
+
 Int = Annotated[int, BeforeValidator(read_int)]
 Count = Annotated[int, BeforeValidator(read_int), Field(ge=0, le=(1 << 63) - 1)]
 Buckets = Annotated[tuple[float, ...], Field(max_length=MAX_BUCKETS), AfterValidator(check_buckets)]
 OverrideBuckets = Annotated[Buckets, AfterValidator(check_increasing)]
 LabelName = Annotated[str, AfterValidator(check_label_name)]
 Port = Annotated[int, BeforeValidator(read_int), AfterValidator(check_port)]
+KafkaName = Annotated[str, AfterValidator(check_kafka_name)]
 Texts = tuple[str, ...]

@@ -1,24 +1,13 @@
 """What Tempo has no key for (`spanmill`). Defaults are decisions.md's."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from schemas.config.durations import Seconds
-from schemas.config.section import Int, Section
-
-KAFKA_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
-"""What Kafka takes as a topic's name (249 characters, some of which Faust's suffixes need)."""
-
-
-def check_kafka_name(name: str) -> str:
-    """App ids and topics become names in Kafka."""
-    if not KAFKA_NAME.fullmatch(name) or name in {".", ".."}:
-        raise ValueError(f"{name!r} is not a name for Kafka; use up to 200 letters, digits, dots, hyphens, underscores")
-    return name
+from schemas.config.durations import PositiveSeconds
+from schemas.config.section import Int, KafkaName, Section
 
 
 def check_otlp_endpoint(endpoint: str) -> str:
@@ -36,7 +25,6 @@ def check_tenant_headers(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-KafkaName = Annotated[str, AfterValidator(check_kafka_name)]
 Directory = Annotated[Path, Field(strict=False)]
 
 
@@ -59,16 +47,16 @@ class GeneratorWork(Section):
 
     # A chunk is decoded at once, in a thread: enough to amortise a kernel's call, little enough to keep memory low.
     chunk_max_bytes: Annotated[Int, Field(ge=65_536, le=1 << 30)] = 4 * 1024 * 1024
-    tick_after_s: Seconds = Field(default=2.0, gt=0, alias="tick_after")
+    tick_after_s: PositiveSeconds = Field(default=2.0, alias="tick_after")
     data_dir: Directory = Path("data")
 
 
 class SinkWork(Section):
     """How a sink works."""
 
-    hold_back_s: Seconds = Field(default=120.0, gt=0, alias="hold_back")
+    hold_back_s: PositiveSeconds = Field(default=120.0, alias="hold_back")
     snapshot_every_windows: Annotated[Int, Field(ge=1)] = 4
-    endpoint_max_lag_s: Seconds = Field(default=3600.0, gt=0, alias="endpoint_max_lag")
+    endpoint_max_lag_s: PositiveSeconds = Field(default=3600.0, alias="endpoint_max_lag")
     data_dir: Directory = Path("data")
 
 
@@ -77,7 +65,7 @@ class IngesterWork(Section):
 
     endpoint: Annotated[str, AfterValidator(check_otlp_endpoint)] = ""
     headers: dict[str, SecretStr] = Field(default_factory=dict)
-    timeout_s: Seconds = Field(default=10.0, gt=0, alias="timeout")
+    timeout_s: PositiveSeconds = Field(default=10.0, alias="timeout")
 
 
 class SpanmillConfig(Section):

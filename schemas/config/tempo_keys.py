@@ -87,9 +87,22 @@ WITHOUT_EFFECT: dict[str, str] = {
     "server.http_server_read_timeout": "the server answers short requests only",
     "server.http_server_write_timeout": "the server answers short requests only",
     "server.log_format": "logs are key=value lines",
-    "server.log_level": "see --log.level",
+    "server.log_level": "see --log-level",
 }
 """Dotted keys, `*` for any item of a list, and why they have no effect here."""
+
+CREDENTIALS = ("file_path", "http_socket_path", "http_socket_timeout")
+WITHOUT_EFFECT |= {
+    # The mechanisms themselves are refused (schemas/config/pending.py).
+    **{
+        f"ingest.kafka.sasl_oauthbearer_{key}": "for OAUTHBEARER"
+        for key in ("token", "zid", "extensions", *CREDENTIALS)
+    },
+    **{
+        f"ingest.kafka.sasl_msk_iam_{key}": "for AWS_MSK_IAM"
+        for key in ("access_key", "secret_key", "session_token", "user_agent", *CREDENTIALS)
+    },
+}
 
 
 def take_out(values: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[Path, str]]]:

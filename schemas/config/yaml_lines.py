@@ -5,6 +5,8 @@ numbers (`2026-01-01`, `10:30`) are texts, as in Go's YAML; sequences become tup
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,8 @@ Path = tuple[str | int, ...]
 
 MAX_VALUES = 100_000
 """An alias may stand for a large value, and aliases for aliases: more values than this are no configuration."""
+
+MAX_DEPTH = 100
 
 INT = re.compile(r"[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)")
 FLOAT = re.compile(
@@ -57,19 +61,7 @@ for name, pattern in (("null", NULL), ("bool", BOOL), ("int", INT), ("float", FL
 
 def read_yaml(text: str) -> Document:
     """Parse one document; an empty one is an empty mapping. YamlError names the line of what is wrong."""
-    try:
-        loader = Composer(text)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise YamlError(line, f"character {error.character!r} is not allowed in YAML; remove it") from None
-    try:
-        root = loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        # PyYAML's own message quotes the file, and a file has secrets.
-        mark = error.problem_mark or error.context_mark
-        raise YamlError(mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}") from None
-    finally:
-        loader.dispose()
+    root = compose(text)
     if root is None or is_null(root):
         return Document({}, {}, {})
     if not isinstance(root, yaml.MappingNode):
@@ -77,6 +69,28 @@ def read_yaml(text: str) -> Document:
     builder = Builder()
     values = builder.mapping(root, ())
     return Document(values, builder.lines, builder.texts)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """PyYAML's nodes of one document."""
+    try:
+        loader = Composer(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(line, "a character that YAML doesn't allow; remove it") from None
+    try:
+        return loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        # PyYAML's own message quotes the file, and a file has secrets.
+        mark = error.problem_mark or error.context_mark
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise YamlError(mark.line + 1 if mark else 1, f"not YAML: {what}") from None
+    except RecursionError:
+        raise YamlError(1, "nested too deeply") from None
+    except (ValueError, OverflowError):  # PyYAML doesn't check the numbers of escapes and directives
+        raise YamlError(loader.line + 1, "not YAML: a number out of range") from None
+    finally:
+        loader.dispose()
 
 
 @dataclass(slots=True)
@@ -90,18 +104,29 @@ class Builder:
 
     def value(self, node: yaml.Node, path: Path) -> Any:
         """The value of a node."""
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, path)
+        with self.within(node):
+            return self.mapping(node, path) if isinstance(node, yaml.MappingNode) else self.sequence(node, path)
+
+    @contextmanager
+    def within(self, node: yaml.Node) -> Iterator[None]:
+        """Refuse a node that contains itself, by way of an alias."""
+        if any(node is parent for parent in self.open_nodes):
+            raise YamlError(line_of(node), "an alias stands within what it names; write it out")
+        if len(self.open_nodes) == MAX_DEPTH:
+            raise YamlError(line_of(node), "nested too deeply")
+        self.open_nodes.append(node)
+        try:
+            yield
+        finally:
+            self.open_nodes.pop()
+
+    def count_item(self, node: yaml.Node) -> None:
+        """Refuse what aliases have multiplied."""
         self.count += 1
         if self.count > MAX_VALUES:
             raise YamlError(line_of(node), f"more than {MAX_VALUES} values; aliases multiply what they stand for")
-        if isinstance(node, yaml.ScalarNode):
-            return self.scalar(node, path)
-        if any(node is parent for parent in self.open_nodes):
-            raise YamlError(line_of(node), "an alias stands within what it names")
-        self.open_nodes.append(node)
-        try:
-            return self.mapping(node, path) if isinstance(node, yaml.MappingNode) else self.sequence(node, path)
-        finally:
-            self.open_nodes.pop()
 
     def sequence(self, node: yaml.Node, path: Path) -> tuple[Any, ...]:
         """The items of a sequence."""
@@ -131,30 +156,33 @@ class Builder:
         """Add the keys of a merged mapping that aren't there yet."""
         if not isinstance(source, yaml.MappingNode):
             raise YamlError(line_of(source), "only mappings can be merged with <<")
-        for key_node, child in source.value:
-            key = self.key(key_node)
-            if key_node.tag == TAG + "merge":
-                for inner in child.value if isinstance(child, yaml.SequenceNode) else [child]:
-                    self.merge(inner, values, path)
-            elif key not in values:
-                values[key] = self.item(child, (*path, key), key_node)
+        with self.within(source):
+            for key_node, child in source.value:
+                self.count_item(key_node)
+                key = self.key(key_node)
+                if key_node.tag == TAG + "merge":
+                    for inner in child.value if isinstance(child, yaml.SequenceNode) else [child]:
+                        self.merge(inner, values, path)
+                elif key not in values:
+                    values[key] = self.item(child, (*path, key), key_node)
 
     def key(self, node: yaml.Node) -> str:
         """Keys are texts: `on:` is the key "on"."""
         if not isinstance(node, yaml.ScalarNode):
             raise YamlError(line_of(node), "a key must be a text")
-        return str(node.value)
+        return checked_text(node)
 
     def item(self, node: yaml.Node, path: Path, place: yaml.Node) -> Any:
         """A value whose place is remembered."""
+        self.count_item(node)
         self.lines.setdefault(path, line_of(place))
         return self.value(node, path)
 
     def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         """A text, a number, a boolean or None."""
-        kind, text = node.tag.removeprefix(TAG), node.value
+        kind, text = node.tag.removeprefix(TAG), checked_text(node)
         if kind not in {"null", "bool", "int", "float", "str", "merge"}:
-            raise YamlError(line_of(node), f"tag {node.tag} is not known here; remove it")
+            raise YamlError(line_of(node), f"tag {node.tag.replace(TAG, '!!')} is not known here; remove it")
         if kind not in {"null", "str"}:
             self.texts[path] = text
         try:
@@ -188,10 +216,18 @@ def int_value(text: str) -> int:
     return sign * int(digits, 0)
 
 
+def checked_text(node: yaml.ScalarNode) -> str:
+    """A scalar's text; escapes can write halves of characters, which no encoding has."""
+    text = str(node.value)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise YamlError(line_of(node), "half a character; write the whole one")
+    return text
+
+
 def check_tag(node: yaml.Node, expected: str) -> None:
     """Collections have no other types than YAML's own."""
     if node.tag != TAG + expected:
-        raise YamlError(line_of(node), f"tag {node.tag} is not known here; remove it")
+        raise YamlError(line_of(node), f"tag {node.tag.replace(TAG, '!!')} is not known here; remove it")
 
 
 def is_null(node: yaml.Node) -> bool:
