@@ -26,7 +26,7 @@ A change needs a new `FORMAT_VERSION`: parts of two cuts must not make one set.
 """
 
 MAX_LAYOUTS_BYTES = 100_000
-"""All parts repeat the layouts of their shard's rows: about 700 different ones of the default length."""
+"""All parts repeat the layouts of the window's rows: about 800 different ones of the default length."""
 
 _DIGEST_BYTES = 16
 _CHECKSUM_BYTES = 8
@@ -38,11 +38,26 @@ def encode_window(window: Window, partition: int, partitions: int, shards: int) 
     """The parts, in their order, that each shard gets: at least one, since an empty batch is the shard's watermark.
 
     A ledger entry goes to the shard of its tenant's empty route, a zero to none. Raises ValueError for a window that
-    breaks a rule of `DELTA_SCHEMA`, has a negative ledger entry, or layouts beyond `MAX_LAYOUTS_BYTES` in one shard.
+    breaks a rule of `DELTA_SCHEMA`, has a negative ledger entry, or layouts beyond `MAX_LAYOUTS_BYTES`.
     """
-    rows = _rows_by_shard(window.rows, shards)
+    rows_of, layouts = _sharded(window, shards)
     ledgers = _ledger_by_shard(window.ledger, shards)
-    wholes = (_whole(window, rows[shard], ledgers[shard], partition, partitions) for shard in range(shards))
+    wholes = (
+        Batch(
+            partition=partition,
+            end_ms=window.end_ms,
+            previous_end_ms=window.previous_end_ms,
+            partitions=partitions,
+            part=0,
+            parts=1,
+            digest=b"",
+            revision=window.revision,
+            layouts=layouts,
+            ledger=ledgers[shard],
+            rows=rows_of[shard],
+        )
+        for shard in range(shards)
+    )
     return [[_encode_part(part) for part in _parts(whole)] for whole in wholes]
 
 
@@ -93,18 +108,26 @@ def join_parts(parts: Sequence[Batch]) -> Batch:
     return whole
 
 
+def _sharded(window: Window, shards: int) -> tuple[list[pl.DataFrame], tuple[Layout, ...]]:
+    """The rows of each shard in canonical order, and the layouts of all of them."""
+    if window.rows.is_empty():
+        return [DELTA_SCHEMA.to_frame()] * shards, ()
+    rows, layouts = _own_layouts(window.rows, window.layouts)
+    canonical = canonical_rows(rows)
+    check_rows(canonical, layouts)
+    return _rows_by_shard(canonical, shards), layouts
+
+
 def _rows_by_shard(rows: pl.DataFrame, shards: int) -> list[pl.DataFrame]:
-    """The rows (without their route) of each shard, in any order."""
-    if shards == 1 or rows.is_empty():
-        return [rows.select(DELTA_SCHEMA.names()), *(DELTA_SCHEMA.to_frame() for _ in range(1, shards))]
-    keyed = rows.with_columns(pl.col("route").fill_null(b""))
+    """The rows (without their route) of each shard, in their order."""
     # Few routes (services) have many rows.
-    owners = keyed.select("tenant", "route").unique()
-    owners = owners.with_columns(
-        shard=pl.Series([shard_of(tenant, route, shards) for tenant, route in owners.iter_rows()], dtype=pl.Int64)
-    )
-    sharded = keyed.join(owners, on=["tenant", "route"], how="left", maintain_order="left")
-    return [sharded.filter(pl.col("shard") == shard).select(DELTA_SCHEMA.names()) for shard in range(shards)]
+    owners = rows.select("tenant", "route").unique()
+    numbers = [shard_of(tenant, route, shards) for tenant, route in owners.iter_rows()]
+    owners = owners.with_columns(shard=pl.Series(numbers, dtype=pl.Int64))
+    sharded = rows.join(owners, on=["tenant", "route"], how="left", maintain_order="left")
+    owned = sharded.partition_by("shard", as_dict=True, maintain_order=True)
+    none = DELTA_SCHEMA.to_frame()
+    return [owned[shard,].select(DELTA_SCHEMA.names()) if (shard,) in owned else none for shard in range(shards)]
 
 
 def _ledger_by_shard(ledger: Ledger, shards: int) -> list[Ledger]:
@@ -117,27 +140,6 @@ def _ledger_by_shard(ledger: Ledger, shards: int) -> list[Ledger]:
             tenant = dict(key.labels).get("tenant", "")
             owned[shard_of(tenant, b"", shards)][key] = count
     return owned
-
-
-def _whole(window: Window, rows: pl.DataFrame, ledger: Ledger, partition: int, partitions: int) -> Batch:
-    """Everything that a shard gets, uncut."""
-    own_rows, layouts = _own_layouts(rows, window.layouts)
-    canonical = canonical_rows(own_rows)
-    check_rows(canonical, layouts)
-    whole = Batch(
-        partition=partition,
-        end_ms=window.end_ms,
-        previous_end_ms=window.previous_end_ms,
-        partitions=partitions,
-        part=0,
-        parts=1,
-        digest=b"",
-        revision=window.revision,
-        layouts=layouts,
-        ledger=ledger,
-        rows=canonical,
-    )
-    return replace(whole, digest=_digest(whole))
 
 
 def _own_layouts(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> tuple[pl.DataFrame, tuple[Layout, ...]]:
@@ -157,7 +159,8 @@ def _own_layouts(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> tuple[pl.Da
 
 
 def _parts(whole: Batch) -> Iterator[Batch]:
-    """The whole, cut where `PART_LIMIT_BYTES` are reached: ledger entries first, then rows."""
+    """The whole with its digest, cut where `PART_LIMIT_BYTES` are reached: ledger entries first, then rows."""
+    digest = _digest(whole)
     entries = list(whole.ledger.items())
     entry_costs = np.array([_entry_cost(key) for key, _ in entries], np.int64)
     following, first = row_costs(whole.rows)
@@ -166,6 +169,7 @@ def _parts(whole: Batch) -> Iterator[Batch]:
     for part, (start, end) in enumerate(pairwise(cuts)):
         yield replace(
             whole,
+            digest=digest,
             part=part,
             parts=len(cuts) - 1,
             ledger=dict(entries[start:end]),

@@ -60,17 +60,13 @@ _IS_HISTOGRAM = pl.col("metric").is_in(_HISTOGRAMS)
 
 
 def canonical_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with exactly the columns of `DELTA_SCHEMA`, in canonical order, and exemplars that are whole or absent."""
-    trace = pl.col("ex_trace")
+    """A window's rows, `route` included, in canonical order; what stands beside an absent exemplar becomes null."""
+    trace = pl.col("ex_trace").cast(pl.Binary)
     fitting = pl.when(trace.bin.size() <= MAX_TRACE_BYTES).then(trace).when(trace.is_not_null()).then(pl.lit(b""))
-    return (
-        rows.select(pl.col(name).cast(kind) for name, kind in DELTA_SCHEMA.items())
-        .with_columns(
-            fitting,
-            *(pl.when(trace.is_not_null()).then(pl.col(name)) for name in EXEMPLAR_COLUMNS if name != "ex_trace"),
-        )
-        .sort(CANONICAL_ORDER)
-    )
+    columns = {name: pl.col(name).cast(kind) for name, kind in DELTA_SCHEMA.items()}
+    offered = {name: pl.when(trace.is_not_null()).then(columns[name]) for name in EXEMPLAR_COLUMNS}
+    route = pl.col("route").cast(pl.Binary).fill_null(b"")
+    return rows.select(**(columns | offered | {"ex_trace": fitting, "route": route})).sort(CANONICAL_ORDER)
 
 
 def check_rows(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> None:
@@ -105,6 +101,8 @@ def check_rows(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> None:
 
 def row_costs(rows: pl.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Estimates of canonical rows' bytes in a body: of each after the one before it, and of each as the first."""
+    if rows.is_empty():
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     texts = (pl.col("tenant").str.len_bytes() + pl.col("labels").bin.size()).cast(pl.Int64) + _ENTRY_BYTES
     new = ((pl.col("labels") != pl.col("labels").shift(1)) | (pl.col("tenant") != pl.col("tenant").shift(1))).fill_null(
         value=True
@@ -144,9 +142,12 @@ def decode_rows(body: bytes, size: int) -> pl.DataFrame:
 
 def hash_rows(rows: pl.DataFrame, update: Callable[[Any], None]) -> None:
     """Feeds the content of canonical rows to a digest: the same for equal rows, whatever parts they came in."""
+    update(rows.height.to_bytes(8, "little"))
+    if rows.is_empty():
+        return
     for column in _arrow_columns(rows).values():
-        update(len(column).to_bytes(8, "little"))
         if pa.types.is_dictionary(column.type):
+            update(len(column.dictionary).to_bytes(8, "little"))
             update(np.ascontiguousarray(column.indices.to_numpy()))
             _hash_texts(column.dictionary, update)
         elif pa.types.is_binary(column.type):
@@ -205,8 +206,6 @@ def _series(name: str, column: pa.Array) -> pl.Series:
 
 
 def _hash_texts(texts: pa.Array, update: Callable[[Any], None]) -> None:
-    if len(texts) == 0:
-        return
     data, offsets = binary_buffers(texts)
     update(np.diff(offsets))
     update(data[offsets[0] : offsets[-1]])
