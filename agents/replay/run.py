@@ -10,22 +10,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from confluent_kafka import Message
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from schemas.otlp import Codec, scan_records
-from streams.partition import Rejected
 
 from agents import kafka
 from agents.replay.files import FileRecord, Form, open_input, read_records
 from agents.replay.output import Samples, report, report_text, write_files
-from agents.replay.topic import TopicReader, parse_bound
+from agents.replay.topic import TopicReader, TopicRecord, parse_bound
 from agents.topics import TopicNames
 from schemas.config import Config, TenantSettings, tenant_settings
 from schemas.deltas import LedgerKey
 from schemas.errors import Malformed
+from schemas.otlp import Codec, scan_records
 from schemas.record import Record
 from schemas.record_format import RecordFormat
+from streams.partition import Rejected
 from streams.pipeline import Pipeline
 
 CHUNK_BYTES = 4 << 20
@@ -129,7 +128,7 @@ def replay_file(
     pipeline = Pipeline(settings_of(config), interval_ms, Codec.OTLP, samples.add)
     clock, offset, done = FileClock(), 0, 0
     with open_input(name) as file, progress(name, _size(file)) as advance:
-        for chunk in _chunks(read_records(name, file, request.form and Form(request.form)), chunk_bytes):
+        for chunk in _chunks(read_records(name, file, Form(request.form) if request.form else None), chunk_bytes):
             readable = [record for record in chunk if record.error is None]
             for record in chunk:
                 if record.error is not None:
@@ -195,24 +194,23 @@ def replay_topic(
             shards=request.shards,
         )
         with progress(topic, reader.records) as advance:
-            for partition, messages in reader.chunks(pipeline.stream_time_ms, chunk_bytes):
+            for partition, read in reader.chunks(pipeline.stream_time_ms, chunk_bytes):
                 where = f"{topic}/{partition}"
-                records = [_parse(form, message, rejects, where) for message in messages]
+                records = [_parse(form, each, rejects, where) for each in read]
                 for rejected in pipeline.feed(partition, records):
                     rejects.add(f"{where}: offset {rejected.offset}", _reason(rejected))
-                advance(len(messages))
+                advance(len(read))
     if request.close:
         pipeline.close()
     return pipeline
 
 
-def _parse(form: RecordFormat, message: Message, rejects: Rejects, where: str) -> Record:
-    offset, (_, timestamp_ms) = message.offset(), message.timestamp()
+def _parse(form: RecordFormat, record: TopicRecord, rejects: Rejects, where: str) -> Record:
     try:
-        return form.parse(offset, timestamp_ms, message.key(), message.value(), message.headers() or [])
+        return form.parse(*record)
     except Malformed as error:
-        rejects.add(f"{where}: offset {offset}", str(error))
-        return Record(offset, timestamp_ms, b"")  # its timestamp still moves the stream time, as in the generator
+        rejects.add(f"{where}: offset {record.offset}", str(error))
+        return Record(record.offset, record.timestamp_ms, b"")  # its timestamp still moves the stream time
 
 
 @contextmanager

@@ -7,7 +7,7 @@ behind, and what waits in memory is bounded by a chunk per partition.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -31,6 +31,22 @@ def parse_bound(text: str) -> int | datetime:
     except ValueError as error:
         raise BoundError(f"{text!r} is neither an offset nor a time such as 2026-01-31T12:00:00Z") from error
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+class TopicRecord(NamedTuple):
+    """A record's parts as `RecordFormat` takes them."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+def topic_record(message: Message) -> TopicRecord:
+    """The parts of a message without an error."""
+    headers = [(name, value.encode() if isinstance(value, str) else value) for name, value in message.headers() or ()]
+    return TopicRecord(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers)  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)
@@ -77,43 +93,48 @@ class TopicReader:
 
     def chunks(
         self, stream_time_ms: Callable[[int], int | None], max_bytes: int
-    ) -> Iterator[tuple[int, list[Message]]]:
-        """Messages of a partition at a time, always of the one whose stream time is lowest."""
+    ) -> Iterator[tuple[int, list[TopicRecord]]]:
+        """Records of a partition at a time, always of the one whose stream time is lowest."""
         while left := [p for p, each in self.ranges.items() if each.position < each.end]:
             behind = min(left, key=lambda p: (stream_time_ms(p) or 0, p))
-            messages = self._read(behind, max_bytes)
-            if messages:
-                yield behind, messages
+            records = self._read(behind, max_bytes)
+            if records:
+                yield behind, records
 
     def close(self) -> None:
         """Leave."""
         self._consumer.close()
 
-    def _read(self, partition: int, max_bytes: int) -> list[Message]:
-        """The next messages of a partition; none if its range has none left (compaction, a transaction's marker)."""
+    def _read(self, partition: int, max_bytes: int) -> list[TopicRecord]:
+        """The next records of a partition; none if its range has none left (compaction, a transaction's marker)."""
         left = self.ranges[partition]
         self._consumer.assign([TopicPartition(self._topic, partition, left.position)])
-        messages: list[Message] = []
+        records: list[TopicRecord] = []
         size = 0
         while size < max_bytes and left.position < left.end:
             fetched = self._consumer.consume(CHUNK_MESSAGES, ANSWER_S)
             if not fetched:
                 raise InputError(f"topic {self._topic}: no answer for partition {partition} at offset {left.position}")
             for message in fetched:
-                if message.error() is not None:
-                    self._at_error(message.error(), partition)
+                record = self._next(message, partition)
+                if record is None or record.offset >= left.end:
                     left.position = left.end
-                elif message.offset() < left.end and size < max_bytes:
-                    messages.append(message)
-                    size += len(message.value() or b"")
-                    left.position = message.offset() + 1
-                elif message.offset() >= left.end:
-                    left.position = left.end
-        return messages
+                    break
+                if size >= max_bytes:
+                    break  # read again from the position, which is this one's
+                records.append(record)
+                size += len(record.value or b"")
+                left.position = record.offset + 1
+        return records
 
-    def _at_error(self, error: KafkaError, partition: int) -> None:
-        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  its public name
-            raise InputError(f"topic {self._topic}: partition {partition}: {error.str()}")
+    def _next(self, message: Message, partition: int) -> TopicRecord | None:
+        """The message's record, None for the partition's end; raises `InputError`."""
+        error = message.error()
+        if error is None:
+            return topic_record(message)
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  its public name
+            return None
+        raise InputError(f"topic {self._topic}: partition {partition}: {error.str()}")
 
     def _partition_ids(self) -> list[int]:
         found = self._consumer.list_topics(self._topic, ANSWER_S).topics[self._topic]

@@ -1,0 +1,123 @@
+"""Replay of a range of the spans topic."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from agents.embedded_broker import EmbeddedBroker
+from agents.options import with_kafka
+from agents.replay import Request, run
+from agents.replay.files import InputError
+from agents.replay.topic import BoundError, TopicReader, parse_bound
+from schemas.control import CONTROL_HEADER, Tick, encode_control
+from tests.agents.spans import T0_MS
+from tests.agents.test_replay import BOTH, RECORDS, config, many_records, replayed, write_bin
+from tests.servers.kafka import KafkaBroker
+
+TOPIC = "spans"
+
+
+@pytest.fixture
+def embedded() -> Iterator[EmbeddedBroker]:
+    broker = EmbeddedBroker()
+    broker.create([TOPIC])
+    yield broker
+    broker.close()
+
+
+def produce(address: str, topic: str, records: list[tuple[int, int, bytes]], headers=None) -> None:
+    """Write records (partition, timestamp in ms, value)."""
+    producer = Producer({"bootstrap.servers": address, "acks": "all", "log_level": 0})
+    for partition, timestamp_ms, value in records:
+        producer.produce(topic, value, partition=partition, timestamp=timestamp_ms, headers=headers)
+    assert producer.flush(30) == 0
+
+
+def end_ms(record) -> int:
+    """The largest span end of a record."""
+    return max(s.scope_spans[0].spans[0].end_time_unix_nano for s in record.resource_spans) // 1_000_000
+
+
+def timed(records, partitions: int = 1) -> list[tuple[int, int, bytes]]:
+    """Records over partitions, each with the time that it would have in a file."""
+    return [(n % partitions, end_ms(each), each.SerializeToString()) for n, each in enumerate(records)]
+
+
+def topic_replayed(directory: Path, address: str, topic: str, **options) -> bytes:
+    out = directory / "topic.om"
+    run(with_kafka(config(*BOTH), address), Request(None, str(out), topic=topic, **options))
+    return out.read_bytes()
+
+
+def test_a_topic_of_one_partition_gives_the_same_as_a_file(tmp_path: Path, kafka: KafkaBroker) -> None:
+    records = many_records()
+    topic = kafka.new_topic()
+    produce(kafka.address, topic, timed(records))
+    from_file = replayed(tmp_path, write_bin(tmp_path / "spans.bin", records), *BOTH)
+    assert topic_replayed(tmp_path, kafka.address, topic, close=True) == from_file
+    assert topic_replayed(tmp_path, kafka.address, topic, close=True, start="0", end="400") == from_file
+
+
+def test_offsets_and_times_bound_what_is_read(tmp_path: Path, kafka: KafkaBroker) -> None:
+    records = many_records(100)
+    topic = kafka.new_topic()
+    produce(kafka.address, topic, timed(records))
+    part = replayed(tmp_path, write_bin(tmp_path / "part.bin", records[20:60]), *BOTH)
+    times = [datetime.fromtimestamp(end_ms(records[n]) / 1000, UTC).isoformat() for n in (20, 60)]
+    assert topic_replayed(tmp_path, kafka.address, topic, close=True, start="20", end="60") == part
+    assert topic_replayed(tmp_path, kafka.address, topic, close=True, start=times[0], end=times[1]) == part
+
+
+def test_several_partitions_are_folded_together(tmp_path: Path, embedded: EmbeddedBroker) -> None:
+    produce(embedded.address, TOPIC, timed(many_records(), partitions=4))
+    text = topic_replayed(tmp_path, embedded.address, TOPIC, close=True, last=True).decode()
+    calls = [line for line in text.splitlines() if line.startswith("traces_spanmetrics_calls_total")]
+    assert sum(float(line.split()[-2]) for line in calls) == 700
+
+
+def test_a_topics_end_closes_nothing_unless_it_is_told_to(tmp_path: Path, embedded: EmbeddedBroker) -> None:
+    produce(embedded.address, TOPIC, [(p, at, value) for _, at, value in timed(RECORDS) for p in range(4)])
+    text = topic_replayed(tmp_path, embedded.address, TOPIC).decode()
+    assert " 1700000025\n" in text
+    assert " 1700000055\n" not in text
+
+
+def test_a_tick_in_the_log_closes_windows(tmp_path: Path, embedded: EmbeddedBroker) -> None:
+    produce(embedded.address, TOPIC, [(p, at, value) for _, at, value in timed(RECORDS) for p in range(4)])
+    tick = [(CONTROL_HEADER, encode_control(Tick(T0_MS + 45_000)))]
+    produce(embedded.address, TOPIC, [(p, T0_MS + 46_000, b"") for p in range(4)], headers=tick)
+    assert " 1700000055\n" in topic_replayed(tmp_path, embedded.address, TOPIC).decode()
+
+
+def test_the_partition_that_is_furthest_behind_is_read_next(embedded: EmbeddedBroker) -> None:
+    value = b"x" * 1000
+    produce(embedded.address, TOPIC, [(0, T0_MS + n, value) for n in range(100)])
+    produce(embedded.address, TOPIC, [(1, T0_MS + 50 + n, value) for n in range(100)])
+    times: dict[int, int] = {}
+    seen: dict[int, list[int]] = {0: [], 1: []}
+    with closing(TopicReader({"bootstrap.servers": embedded.address}, TOPIC, None, None)) as reader:
+        assert reader.records == 200
+        for partition, records in reader.chunks(times.get, 10_000):
+            others = [times[p] for p, offsets in seen.items() if p != partition and p in times and len(offsets) < 100]
+            assert all(times.get(partition, 0) <= other for other in others)
+            seen[partition] += [record.offset for record in records]
+            times[partition] = records[-1].timestamp_ms
+            assert len(records) == 10
+    assert seen == {0: list(range(100)), 1: list(range(100))}
+
+
+def test_a_topic_that_is_not_there_is_an_error(kafka: KafkaBroker) -> None:
+    with pytest.raises(InputError, match="topic nowhere"):
+        TopicReader({"bootstrap.servers": kafka.address}, "nowhere", None, None)
+
+
+def test_bounds_are_offsets_or_times() -> None:
+    assert parse_bound("17") == 17
+    assert parse_bound("2026-01-31T12:00:00Z") == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert parse_bound("2026-01-31 12:00") == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    with pytest.raises(BoundError, match="'yesterday' is neither an offset nor a time"):
+        parse_bound("yesterday")
