@@ -16,8 +16,8 @@ SERVICE_GRAPHS_BUCKETS = tuple(0.1 * 2**i for i in range(8))
 SPAN_METRICS_BUCKETS = tuple(0.002 * 2**i for i in range(14))
 """Seconds; doubling is exact in binary, so these print as Tempo's: 0.002 ... 16.384 (CFG-2)."""
 
-OWN_LABELS = frozenset({"__name__", "le"})
-"""Labels that make a series what it is: an external label of that name would merge series."""
+OWN_LABELS = frozenset({"__name__", "le", "metric_overflow", "shard"})
+"""Labels that the sink itself gives to series to keep them apart: an external label of that name would merge them."""
 
 
 def check_external_labels(labels: dict[str, str]) -> dict[str, str]:
@@ -46,7 +46,7 @@ def check_metric_name(name: str) -> str:
 def check_own_label(name: str) -> str:
     """As for external labels."""
     if name in OWN_LABELS:
-        raise ValueError(f"{name!r} can't be an external label: it is a part of every series; choose another name")
+        raise ValueError(f"{name!r} can't be an external label: it keeps series apart; choose another name")
     return name
 
 

@@ -57,7 +57,6 @@ PENDING = (
     *FOR_EVERY_TENANT_OR_ONE,
     Pending(f"{GENERATOR}limiter_type", "the entity limiter", other_than("series")),
     Pending(f"{OVERRIDES}processors", "the host-info processor", names_processor("host-info")),
-    Pending(f"{OVERRIDES}max_active_series", "limits of series"),
     Pending(f"{OVERRIDES}max_active_entities", "limits of entities"),
     Pending(f"{OVERRIDES}max_cardinality_per_label", "limits per label"),
     Pending(f"{OVERRIDES}collection_interval", "intervals of tenants"),

@@ -23,7 +23,7 @@ from schemas.config.durations import MAX_NS, duration_text, parse_duration
         ("7µs", 7_000),
         ("7μs", 7_000),
         ("1d", 86_400_000_000_000),
-        ("9223372036854775807ns", MAX_NS),
+        ("3153600000000000000ns", MAX_NS),
     ],
 )
 def test_a_duration_is_nanoseconds(text: str, ns: int) -> None:
@@ -39,8 +39,8 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_a_duration_fits_gos() -> None:
-    with pytest.raises(ValueError, match="the longest duration is 292 years"):
-        parse_duration("9223372036854775808ns")
+    with pytest.raises(ValueError, match="the longest duration is 100y"):
+        parse_duration("3153600000000000001ns")
 
 
 @given(st.integers(0, MAX_NS))
