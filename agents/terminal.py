@@ -17,6 +17,8 @@ from agents.overview import Line, Overview, overview
 SETTLE_S = 0.3
 """The shards complete a window one after the other: waiting a little shows it once, and whole."""
 OPERATIONS_SHOWN = 15
+FIXED_LINES = 8
+"""Lines of the view that are neither the introduction's nor an edge or an operation: titles, headings, space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ async def show(generated: Generated, introduction: Introduction, stop: asyncio.E
         return
     with Live(view(Overview((), ()), introduction, 0, 0), console=console, auto_refresh=False) as live:
         async for seen in _windows(generated, stop):
-            live.update(view(seen, introduction, generated.end_ms, generated.series), refresh=True)
+            live.update(view(seen, introduction, generated.end_ms, generated.series, console.height), refresh=True)
 
 
 async def _windows(generated: Generated, stop: asyncio.Event) -> AsyncIterator[Overview]:
@@ -75,32 +77,40 @@ async def _windows(generated: Generated, stop: asyncio.Event) -> AsyncIterator[O
         stopped.cancel()
 
 
-def view(seen: Overview, introduction: Introduction, end_ms: int, series: int) -> RenderableType:
-    """The live view."""
+def view(seen: Overview, introduction: Introduction, end_ms: int, series: int, height: int = 50) -> RenderableType:
+    """The live view, in at most `height` lines: what doesn't fit is counted in the titles."""
     head = Text("Spanmill", style="bold")
     head.append(f"  window {clock_text(end_ms)}  {series} series" if end_ms else "  waiting for the first spans")
-    foot = Text("\n".join(introduction.lines()), style="dim")
+    lines = list(introduction.lines())
+    said = Group(head, Text("\n".join(lines), style="dim"))
     if not seen.edges and not seen.operations:
-        return Group(head, Text(), foot)
-    return Group(head, Text(), edges_table(seen.edges), Text(), operations_table(seen.operations), Text(), foot)
+        return said
+    room = max(height - len(lines) - FIXED_LINES, 2)
+    edges = min(len(seen.edges), max(room // 2, room - len(seen.operations)))
+    operations = min(len(seen.operations), room - edges, OPERATIONS_SHOWN)
+    return Group(said, Text(), edges_table(seen.edges, edges), Text(), operations_table(seen.operations, operations))
 
 
-def edges_table(edges: Sequence[Line]) -> Table:
+def edges_table(edges: Sequence[Line], shown: int) -> Table:
     """The service graph."""
-    table = _table("Service graph", "client", "server", "type")
-    for line in edges:
+    table = _table(_title("Service graph", shown, len(edges)), "client", "server", "type")
+    for line in edges[:shown]:
         client, server, connection = line.key
         table.add_row(client, f"→ {server}", connection, *_numbers(line))
     return table
 
 
-def operations_table(operations: Sequence[Line]) -> Table:
+def operations_table(operations: Sequence[Line], shown: int) -> Table:
     """The busiest operations."""
-    table = _table("Busiest operations", "service", "span", "kind")
-    for line in operations[:OPERATIONS_SHOWN]:
+    table = _table(_title("Busiest operations", shown, len(operations)), "service", "span", "kind")
+    for line in operations[:shown]:
         service, name, kind = line.key
         table.add_row(service, name, kind_text(kind), *_numbers(line))
     return table
+
+
+def _title(title: str, shown: int, there: int) -> str:
+    return title if shown == there else f"{title}, {shown} of {there}"
 
 
 def _table(title: str, *names: str) -> Table:

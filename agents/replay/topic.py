@@ -7,7 +7,7 @@ behind, and what waits in memory is bounded by a chunk per partition.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -45,8 +45,9 @@ class TopicRecord(NamedTuple):
 
 def topic_record(message: Message) -> TopicRecord:
     """The parts of a message without an error."""
-    headers = [(name, value.encode() if isinstance(value, str) else value) for name, value in message.headers() or ()]
-    return TopicRecord(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers)  # type: ignore[arg-type]
+    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    key, value = cast("bytes | None", message.key()), cast("bytes | None", message.value())
+    return TopicRecord(message.offset() or 0, message.timestamp()[1], key, value, headers)
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ import aiohttp
 from rich.console import Console
 
 from agents.generated import FORGOTTEN_AFTER_MS, Generated
-from agents.overview import Increase
+from agents.overview import Increase, Line, Overview
 from agents.own_metrics import serve
-from agents.terminal import Introduction, duration_text, show
+from agents.terminal import Introduction, duration_text, show, view
 from schemas.openmetrics import Labels
 from streams.shard import Sample, Series, TenantSamples, WindowSamples
 
@@ -135,6 +135,16 @@ async def test_on_a_terminal_there_is_a_live_view() -> None:
     assert "→ bank" in text
     assert "2.0/s" in text
     assert "Ctrl-C stops" in text
+
+
+def test_a_low_terminal_shows_what_fits_and_counts_the_rest() -> None:
+    lines = tuple(Line((f"a{n}", "b", ""), 1.0, 0.0, 0.1) for n in range(30))
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=24)
+    with console.capture() as capture:
+        console.print(view(Overview(lines, lines), INTRODUCTION, T0, 60, console.height))
+    text = capture.get()
+    assert len(text.splitlines()) <= 24
+    assert "of 30" in text
 
 
 def test_durations_have_three_digits() -> None:
