@@ -1,0 +1,167 @@
+"""Checkpoints: where a partition of `[spans]` is taken up again, and what it needs from before.
+
+A checkpoint is always of a window boundary. It names the record that closed the window, which isn't applied yet, and
+holds the half-edges that were waiting then. Any checkpoint of a partition is right: what follows is computed again, with
+the same result.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import cramjam
+import polars as pl
+import pyarrow as pa
+from google.protobuf.message import DecodeError
+
+from schemas import checkpoint_pb2 as pb
+from schemas.errors import Malformed, Reason
+
+FORMAT_VERSION = 1
+
+HALF_EDGE_SCHEMA = pl.Schema(
+    {
+        "tenant": pl.String(),
+        "trace_id": pl.Binary(),
+        "span_id": pl.Binary(),
+        "kind": pl.Int32(),
+        "connection": pl.UInt8(),
+        "failed": pl.Boolean(),
+        "traced": pl.Boolean(),
+        "client": pl.Binary(),
+        "server": pl.Binary(),
+        "peer": pl.Binary(),
+        "client_ns": pl.Int64(),
+        "server_ns": pl.Int64(),
+        "client_end_ns": pl.UInt64(),
+        "server_start_ns": pl.UInt64(),
+        "weight": pl.UInt64(),
+        "arrival_ms": pl.Int64(),
+        "seen_ms": pl.Int64(),
+        "seen_offset": pl.Int64(),
+        "seen_index": pl.Int32(),
+        "dimensions": pl.List(pl.Binary()),
+    }
+)
+"""Half-edges, one a row: tenants sorted, a tenant's in the order in which they were made.
+
+`trace_id` and `span_id` are the key (`span_id` is the parent's for a server's half), `kind` is that of the last span and
+`seen_*` its stream time and position. `traced`: the trace ID is known as an exemplar's. `arrival_ms` is the stream time of
+the first span, from which the wait counts. `weight` is in 2^-32. `dimensions` are names and values in turn, of those that
+aren't empty. Nothing is null.
+"""
+
+MAX_HALF_EDGES_BYTES = 1 << 30
+"""What half-edges unpack to at most; the limit of half-edges keeps it well below."""
+
+_ZSTD_LEVEL = 1
+_CHECKSUM_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a partition is taken up again.
+
+    `next_offset` and `next_timestamp_ms` name the record to read first; a record with that offset and another timestamp
+    means that the topic was replaced. `stream_time_ms` holds from that record on. Without any record before it, and so
+    without a window, the times are None.
+    """
+
+    next_offset: int
+    next_timestamp_ms: int | None = None
+    stream_time_ms: int | None = None
+    previous_end_ms: int | None = None
+    revision: int = 0
+    half_edges: pl.DataFrame = field(default_factory=HALF_EDGE_SCHEMA.to_frame)
+
+    @classmethod
+    def initial(cls, offset: int) -> "Checkpoint":
+        """Of a partition of which nothing was read."""
+        return cls(offset)
+
+    def restarted(self, offset: int) -> "Checkpoint":
+        """In a topic that replaced the one which this one speaks of: windows go on where they were, offsets don't."""
+        return replace(self, next_offset=offset, next_timestamp_ms=None)
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """A record's value; the same for equal checkpoints."""
+    message = pb.CheckpointRecord(
+        format_version=FORMAT_VERSION,
+        next_offset=checkpoint.next_offset,
+        next_timestamp_ms=checkpoint.next_timestamp_ms,
+        stream_time_ms=checkpoint.stream_time_ms,
+        previous_end_ms=checkpoint.previous_end_ms,
+        revision=checkpoint.revision,
+    )
+    if not checkpoint.half_edges.is_empty():
+        plain = _arrow_stream(checkpoint.half_edges)
+        message.half_edges = bytes(cramjam.zstd.compress(plain, level=_ZSTD_LEVEL))
+        message.half_edges_size = plain.size
+        message.half_edges_checksum = _checksum(message.half_edges)
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_checkpoint(value: bytes) -> Checkpoint:
+    """What `encode_checkpoint` encoded. Raises Malformed for anything else, newer formats included."""
+    try:
+        message = pb.CheckpointRecord.FromString(value)
+    except DecodeError as error:
+        raise Malformed(Reason.ENVELOPE, "not a checkpoint") from error
+    if message.format_version != FORMAT_VERSION:
+        raise Malformed(Reason.VERSION, f"checkpoint format {message.format_version}, known is {FORMAT_VERSION}")
+    if message.next_offset < 0:
+        raise Malformed(Reason.FIELD, f"offset {message.next_offset}")
+    return Checkpoint(
+        next_offset=message.next_offset,
+        next_timestamp_ms=message.next_timestamp_ms if message.HasField("next_timestamp_ms") else None,
+        stream_time_ms=message.stream_time_ms if message.HasField("stream_time_ms") else None,
+        previous_end_ms=message.previous_end_ms if message.HasField("previous_end_ms") else None,
+        revision=message.revision,
+        half_edges=_half_edges(message),
+    )
+
+
+def _half_edges(message: pb.CheckpointRecord) -> pl.DataFrame:
+    if not message.half_edges:
+        return HALF_EDGE_SCHEMA.to_frame()
+    if message.half_edges_checksum != _checksum(message.half_edges):
+        raise Malformed(Reason.CHECKSUM, "the half-edges aren't what their checksum says")
+    rows = _unpacked(message.half_edges, message.half_edges_size)
+    nulls = rows.null_count().sum_horizontal().item() + rows["dimensions"].explode(empty_as_null=False).null_count()
+    if nulls or (rows["dimensions"].list.len() % 2).any():
+        raise Malformed(Reason.ROWS, "half-edges that aren't whole")
+    return rows
+
+
+def _arrow_stream(rows: pl.DataFrame) -> pa.Buffer:
+    table = rows.select(HALF_EDGE_SCHEMA.names()).rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(use_threads=False)) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _unpacked(packed: bytes, size: int) -> pl.DataFrame:
+    if not 0 < size <= MAX_HALF_EDGES_BYTES:
+        raise Malformed(Reason.COMPRESSION, f"half-edges of {size} bytes")
+    plain = bytearray(size)
+    try:
+        unpacked = cramjam.zstd.decompress_into(packed, plain)
+    except cramjam.DecompressionError as error:
+        raise Malformed(Reason.COMPRESSION, "not a zstd frame of this size") from error
+    if unpacked != size:
+        raise Malformed(Reason.COMPRESSION, f"{unpacked} bytes instead of {size}")
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(plain)) as reader:
+            table = reader.read_all()
+        table.validate(full=True)
+        rows = pl.DataFrame(pl.from_arrow(table))
+    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
+        raise Malformed(Reason.SCHEMA, f"not an Arrow stream: {error}") from error
+    if rows.schema != HALF_EDGE_SCHEMA:
+        raise Malformed(Reason.SCHEMA, "other columns than a half-edge's")
+    return rows
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()

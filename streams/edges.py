@@ -1,0 +1,355 @@
+"""Halves become edges: the pass over spans in log order, and expiry at a window's end (Tempo §7.3 to §7.6)."""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from streams.groups import CellTable, GroupTable, Observation, bucket_of, find_group, observe
+from streams.half_edges import (
+    DATABASE,
+    MESSAGING,
+    PLAIN,
+    VIRTUAL,
+    HalfEdges,
+    append,
+    counted_bytes,
+    enter,
+    find_half,
+    free_row,
+    has_room,
+    key_hash,
+    key_of,
+    remove,
+    settle,
+    take_row,
+    weigh,
+)
+from streams.interner import ABSENT, CLIENT, EMPTY, SERVER, USER
+from streams.limbs import added
+from streams.plan import ServiceGraphsPlan
+from streams.span_columns import (
+    KIND_CLIENT,
+    KIND_CONSUMER,
+    KIND_PRODUCER,
+    KIND_SERVER,
+    STATUS_ERROR,
+    SpanColumns,
+)
+
+EDGE_TENANT, EDGE_CLIENT, EDGE_SERVER, EDGE_CONNECTION, EDGE_VALUES = range(5)
+"""Places in the key of a group of edges."""
+
+HISTOGRAMS = 3
+SERVER_SECONDS, CLIENT_SECONDS, QUEUE_SECONDS = range(HISTOGRAMS)
+"""The histograms of an edge: a cell's place is bucket * HISTOGRAMS + histogram."""
+
+EDGE_TOTALS = np.dtype(
+    [
+        ("edges", np.int64),
+        ("total_lo", np.uint64),
+        ("total_hi", np.int64),
+        ("failed_lo", np.uint64),
+        ("failed_hi", np.int64),
+    ]
+)
+"""What a group of edges adds up to: edges as they are, weighted ones, weighted failed ones."""
+
+MADE, DROPPED = 0, 1
+"""Columns of the counts: half-edges made, spans dropped, and from KIND_SERVER on half-edges expired by last kind."""
+COUNTS = 6
+
+
+class EdgeTotals(NamedTuple):
+    """Everything that a window adds up about edges."""
+
+    groups: GroupTable
+    totals: npt.NDArray[Any]
+    """Per group, of `EDGE_TOTALS`."""
+    cells: CellTable
+    counts: npt.NDArray[np.int64]
+    """Per tenant, see `MADE`."""
+
+
+@numba.njit(cache=True, nogil=True)
+def fold_edges(
+    spans: SpanColumns,
+    plan: ServiceGraphsPlan,
+    half_edges: HalfEdges,
+    state: EdgeTotals,
+    text_starts: Any,
+    max_bytes: int,
+    first: int,
+) -> int:
+    """Take the spans from row `first` on, in log order; the row at which there was no room, or their count."""
+    for row in range(first, len(spans.kind)):
+        tenant = spans.tenant[row]
+        kind = spans.kind[row]
+        if not spans.measured[row] or not plan.active[tenant] or kind < KIND_SERVER or kind > KIND_CONSUMER:
+            continue
+        if spans.service[spans.resource[row]] == ABSENT:
+            continue  # SG-7
+        if not _has_room(half_edges, state, spans, row):
+            return row
+        _take_span(spans, plan, half_edges, state, text_starts, max_bytes, row)
+    return len(spans.kind)
+
+
+@numba.njit(cache=True, nogil=True)
+def expire_half_edges(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, end_ms: int) -> bool:
+    """Expire what waited until the window's end (SG-19); False if there was no room: go on after making some."""
+    for tenant in range(len(half_edges.queues)):
+        queue = half_edges.queues[tenant]
+        while queue.oldest >= 0 and half_edges.rows[queue.oldest].arrival_ms + plan.wait_ms[tenant] <= end_ms:
+            if not _cells_have_room(state):
+                return False
+            _expire(plan, half_edges, state, tenant, np.int64(queue.oldest))
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def _cells_have_room(state: EdgeTotals) -> bool:
+    """Whether one more edge has a place in its group and in a cell of each histogram."""
+    return state.groups.used[0] < len(state.groups.hashes) and state.cells.used[0] + HISTOGRAMS <= len(
+        state.cells.cells
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _has_room(half_edges: HalfEdges, state: EdgeTotals, spans: SpanColumns, row: int) -> bool:
+    key_bytes = spans.trace_bytes[row] + max(spans.span_bytes[row], spans.parent_bytes[row])
+    return _cells_have_room(state) and has_room(half_edges, key_bytes)
+
+
+@numba.njit(cache=True, nogil=True)
+def _take_span(
+    spans: SpanColumns,
+    plan: ServiceGraphsPlan,
+    half_edges: HalfEdges,
+    state: EdgeTotals,
+    text_starts: Any,
+    max_bytes: int,
+    row: int,
+) -> None:
+    """Create or update the edge of a span, and emit it when both services are known (SG-8, SG-18)."""
+    tenant = spans.tenant[row]
+    is_server = spans.kind[row] == KIND_SERVER or spans.kind[row] == KIND_CONSUMER
+    trace, trace_bytes, span, span_bytes = key_of(spans, row, is_server)
+    hashed = key_hash(tenant, spans.data, trace, trace_bytes, span, span_bytes)
+    edge = find_half(half_edges, hashed, tenant, spans.data, trace, trace_bytes, span, span_bytes)
+    new = edge < 0
+    if new:
+        edge = take_row(half_edges, hashed, tenant, spans.data, trace, trace_bytes, span, span_bytes)
+        half_edges.rows[edge].arrival_ms = spans.stream_ms[spans.record[row]]
+    if is_server:
+        _apply_server(spans, plan, half_edges, row, edge)
+    else:
+        _apply_client(spans, plan, half_edges, row, edge)
+    half = half_edges.rows[edge]
+    if half.client != EMPTY and half.server != EMPTY:
+        _emit(plan, half_edges, state, tenant, edge)
+        state.counts[tenant, MADE] += new
+        if new:
+            free_row(half_edges, edge)
+        else:
+            remove(half_edges, edge)
+        return
+    weigh(half_edges, edge, text_starts)
+    if not new:
+        return
+    if _is_full(plan, half_edges, tenant, half.arrival_ms, half.bytes, max_bytes):
+        free_row(half_edges, edge)
+        state.counts[tenant, DROPPED] += 1
+    else:
+        append(half_edges, edge)
+        state.counts[tenant, MADE] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _is_full(
+    plan: ServiceGraphsPlan, half_edges: HalfEdges, tenant: int, now_ms: int, more_bytes: int, max_bytes: int
+) -> bool:
+    """Whether there is no place for one more half-edge of a tenant; those past their deadline don't count."""
+    if settle(half_edges, tenant, now_ms, plan.wait_ms[tenant]) >= plan.max_items[tenant]:
+        return True
+    if counted_bytes(half_edges) + more_bytes <= max_bytes:
+        return False
+    for other in range(len(half_edges.queues)):
+        settle(half_edges, other, now_ms, plan.wait_ms[other])
+    return counted_bytes(half_edges) + more_bytes > max_bytes
+
+
+@numba.njit(cache=True, nogil=True)
+def _lookup(spans: SpanColumns, attribute: int, row: int) -> int:
+    """An attribute of a span, resource first (PRIM-2)."""
+    value = spans.resource_values[attribute, spans.resource[row]]
+    return value if value != ABSENT else spans.values[attribute, row]
+
+
+@numba.njit(cache=True, nogil=True)
+def _apply_common(spans: SpanColumns, plan: ServiceGraphsPlan, half: Any, row: int) -> None:
+    """What both sides set (SG-9, SG-10): the last one counts, but a failure stays."""
+    record = spans.record[row]
+    half.kind = spans.kind[row]
+    half.failed |= spans.status[row] == STATUS_ERROR
+    half.weight = spans.weight[row]
+    half.seen_ms = spans.stream_ms[record]
+    half.seen_offset = spans.offset[record]
+    half.seen_index = spans.index[row]
+    tenant = spans.tenant[row]
+    for i in range(plan.peer_counts[tenant]):
+        value = spans.values[plan.peers[tenant, i], row]
+        if value != ABSENT:
+            half.peer = value  # SG-13
+            break
+
+
+@numba.njit(cache=True, nogil=True)
+def _apply_client(spans: SpanColumns, plan: ServiceGraphsPlan, half_edges: HalfEdges, row: int, edge: int) -> None:
+    """SG-9."""
+    half, tenant = half_edges.rows[edge], spans.tenant[row]
+    _apply_common(spans, plan, half, row)
+    half.traced = 1
+    half.connection = MESSAGING if spans.kind[row] == KIND_PRODUCER else PLAIN
+    half.client = spans.service[spans.resource[row]]
+    half.client_ns = spans.latency_ns[row]
+    half.client_end_ns = spans.end_ns[row]
+    for i in range(plan.dimension_counts[tenant]):
+        value = _lookup(spans, plan.dimensions[tenant, i], row)
+        if value != ABSENT:
+            half_edges.values[edge, plan.client_slots[tenant, i]] = value
+    _apply_database(spans, plan, half, row)
+
+
+@numba.njit(cache=True, nogil=True)
+def _apply_server(spans: SpanColumns, plan: ServiceGraphsPlan, half_edges: HalfEdges, row: int, edge: int) -> None:
+    """SG-10."""
+    half, tenant = half_edges.rows[edge], spans.tenant[row]
+    _apply_common(spans, plan, half, row)
+    if spans.parent_bytes[row] == 0:
+        half.traced = 1
+    half.connection = MESSAGING if spans.kind[row] == KIND_CONSUMER else PLAIN
+    half.server = spans.service[spans.resource[row]]
+    half.server_ns = spans.latency_ns[row]
+    half.server_start_ns = spans.start_ns[row]
+    for i in range(plan.dimension_counts[tenant]):
+        value = _lookup(spans, plan.dimensions[tenant, i], row)
+        if value != ABSENT:
+            half_edges.values[edge, plan.server_slots[tenant, i]] = value
+
+
+@numba.njit(cache=True, nogil=True)
+def _apply_database(spans: SpanColumns, plan: ServiceGraphsPlan, half: Any, row: int) -> None:
+    """SG-14: a client span that names a database is the whole edge."""
+    tenant = spans.tenant[row]
+    database = ABSENT
+    for i in range(plan.database_counts[tenant]):
+        database = _lookup(spans, plan.databases[tenant, i], row)
+        if database != ABSENT:
+            break
+    if database == ABSENT:
+        return
+    half.connection = DATABASE
+    half.server_ns = spans.latency_ns[row]
+    callee = _lookup(spans, plan.callee[0], row)
+    if callee == ABSENT:
+        callee = _lookup(spans, plan.callee[1], row)
+    if callee == ABSENT:
+        callee = spans.callee_host[row]
+    if callee == ABSENT and database != EMPTY:
+        callee = database
+    if callee != ABSENT:
+        half.server = callee
+
+
+@numba.njit(cache=True, nogil=True)
+def _expire(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, tenant: int, edge: int) -> None:
+    """SG-26 to SG-29: a virtual node where the other side can be named, else a count."""
+    half = half_edges.rows[edge]
+    virtual = EMPTY
+    if half.client == EMPTY:
+        if half.span_bytes == 0:
+            half.client = half.peer if half.peer != EMPTY else USER
+            virtual = CLIENT
+    elif half.server == EMPTY and half.peer != EMPTY:
+        half.server = half.peer
+        virtual = SERVER
+    if virtual == EMPTY:
+        state.counts[tenant, half.kind] += 1
+    else:
+        half.connection = VIRTUAL
+        if plan.virtual_slots[tenant] >= 0:
+            half_edges.values[edge, plan.virtual_slots[tenant]] = virtual
+        _emit(plan, half_edges, state, tenant, edge)
+    remove(half_edges, edge)
+
+
+@numba.njit(cache=True, nogil=True)
+def _emit(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, tenant: int, edge: int) -> None:
+    """Add an edge to its group (SG-22); there must be room."""
+    half = half_edges.rows[edge]
+    values = plan.slot_counts[tenant]
+    key = np.zeros(state.groups.keys.shape[1], np.int32)
+    key[EDGE_TENANT], key[EDGE_CLIENT], key[EDGE_SERVER] = tenant, half.client, half.server
+    key[EDGE_CONNECTION] = half.connection
+    for i in range(values):
+        key[EDGE_VALUES + i] = half_edges.values[edge, i]
+    group = find_group(state.groups, key, EDGE_VALUES + values)
+    total, nothing = state.totals[group], np.int64(0)
+    total.edges += 1
+    total.total_lo, total.total_hi = added(total.total_lo, total.total_hi, half.weight, nothing)
+    if half.failed:
+        total.failed_lo, total.failed_hi = added(total.failed_lo, total.failed_hi, half.weight, nothing)
+    if plan.latency[tenant]:
+        _observe(plan, half_edges, state, edge, group, SERVER_SECONDS, half.server_ns)
+        _observe(plan, half_edges, state, edge, group, CLIENT_SECONDS, half.client_ns)
+    if plan.messaging[tenant] and half.connection == MESSAGING and half.server_start_ns > half.client_end_ns:
+        queued_ns = min(half.server_start_ns - half.client_end_ns, np.uint64(1 << 53))
+        _observe(plan, half_edges, state, edge, group, QUEUE_SECONDS, np.int64(queued_ns))
+
+
+@numba.njit(cache=True, nogil=True)
+def _observe(
+    plan: ServiceGraphsPlan,
+    half_edges: HalfEdges,
+    state: EdgeTotals,
+    edge: int,
+    group: int,
+    histogram: int,
+    latency_ns: int,
+) -> None:
+    half = half_edges.rows[edge]
+    limits_ns = plan.limits_ns[half.tenant, : plan.limit_counts[half.tenant]]
+    seen = Observation(
+        half.weight,
+        np.int64(latency_ns),
+        half.seen_ms,
+        half.seen_offset,
+        half.seen_index,
+        half_edges.keys,
+        half.key_start,
+        np.int64(half.trace_bytes if half.traced else 0),
+    )
+    observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns) * HISTOGRAMS + histogram, seen)
+
+
+@numba.njit(cache=True, nogil=True)
+def restore_half(half_edges: HalfEdges, restored: Any, values: Any, keys: Any, text_starts: Any) -> None:
+    """Append half-edges in the order of their rows; `key_start` says where their IDs lie in `keys`. Needs room."""
+    for i in range(len(restored)):
+        given = restored[i]
+        trace, span = given.key_start, given.key_start + given.trace_bytes
+        hashed = key_hash(given.tenant, keys, trace, given.trace_bytes, span, given.span_bytes)
+        row = take_row(half_edges, hashed, given.tenant, keys, trace, given.trace_bytes, span, given.span_bytes)
+        half = half_edges.rows[row]
+        half.kind, half.connection, half.failed, half.traced = given.kind, given.connection, given.failed, given.traced
+        half.client, half.server, half.peer = given.client, given.server, given.peer
+        half.client_ns, half.server_ns = given.client_ns, given.server_ns
+        half.client_end_ns, half.server_start_ns = given.client_end_ns, given.server_start_ns
+        half.arrival_ms, half.weight = given.arrival_ms, given.weight
+        half.seen_ms, half.seen_offset, half.seen_index = given.seen_ms, given.seen_offset, given.seen_index
+        for slot in range(values.shape[1]):
+            half_edges.values[row, slot] = values[i, slot]
+        weigh(half_edges, row, text_starts)
+        append(half_edges, row)

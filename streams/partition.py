@@ -1,0 +1,254 @@
+"""One partition of `[spans]`: its records, in order, become closed windows and checkpoints.
+
+Everything follows from the records: fed in any chunks, or taken up again at any checkpoint, they give the same windows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from schemas.checkpoint import Checkpoint
+from schemas.deltas import Window
+from schemas.otlp import Codec, SpanFrame, scan_records
+from schemas.record import Record
+from streams import service_graphs, span_metrics
+from streams.edges import DROPPED, MADE
+from streams.intake import (
+    EDGE_SPANS_DROPPED,
+    EDGES,
+    EDGES_EXPIRED,
+    INVALID_UTF8,
+    LedgerCounts,
+    count_intake,
+    within_slack,
+)
+from streams.interner import Interner
+from streams.plan import Plan, SettingsOf
+from streams.rows import LabelCache, canonical
+from streams.service_graphs import ServiceGraphs
+from streams.span_columns import (
+    KIND_CLIENT,
+    KIND_CONSUMER,
+    KIND_PRODUCER,
+    KIND_SERVER,
+    span_columns,
+)
+from streams.span_metrics import KIND_TEXTS, SpanMetrics
+from streams.windows import window_end
+
+MAX_HALF_EDGE_BYTES = 64 << 20
+"""The half-edges of a partition that still may pair take so many bytes at most, by `streams.half_edges.weigh`."""
+
+MAX_FRAME_BYTES = 64 << 20
+"""Records that are decoded together have so many bytes at most, unless one alone has more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What one record closed: one window or two, and the checkpoint that holds when they are delivered.
+
+    The record itself, which the checkpoint names, isn't applied yet.
+    """
+
+    windows: tuple[Window, ...]
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that isn't what its codec says, whole; no span of the message at fault was measured."""
+
+    offset: int
+    timestamp_ms: int
+    position: int
+    reason: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What some records gave, in the order of the log."""
+
+    closings: tuple[Closing, ...]
+    rejected: tuple[Rejected, ...]
+
+
+class PartitionFold:
+    """The state of one partition: the open window, and the half-edges that wait.
+
+    Not safe for use from several threads at once. `max_half_edge_bytes` decides values: whoever computes the same log
+    again must set the same.
+    """
+
+    def __init__(
+        self,
+        settings_of: SettingsOf,
+        interval_ms: int,
+        codec: Codec,
+        checkpoint: Checkpoint | None = None,
+        max_half_edge_bytes: int = MAX_HALF_EDGE_BYTES,
+    ) -> None:
+        start = Checkpoint.initial(0) if checkpoint is None else checkpoint
+        self._settings_of, self._interval_ms, self._codec = settings_of, interval_ms, codec
+        self._max_half_edge_bytes = max_half_edge_bytes
+        self._span_labels, self._edge_labels = LabelCache("service"), LabelCache("server")
+        self._next_offset = start.next_offset
+        self._stream_time_ms = start.stream_time_ms
+        self._previous_end_ms = start.previous_end_ms
+        self._revision = start.revision
+        self._open_end_ms = None if start.stream_time_ms is None else self._end_of(start.stream_time_ms)
+        self._open(start.half_edges)
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the last record that was fed."""
+        return self._next_offset
+
+    @property
+    def open_end_ms(self) -> int | None:
+        """The end of the open window; None before the first record."""
+        return self._open_end_ms
+
+    @property
+    def stream_time_ms(self) -> int | None:
+        """The greatest timestamp so far; None before the first record."""
+        return self._stream_time_ms
+
+    def feed(self, records: Sequence[Record]) -> Fed:
+        """Take over records in the order of their offsets. Raises ValueError for one that comes again."""
+        closings: list[Closing] = []
+        rejected: list[Rejected] = []
+        for run, stream_ms in self._runs(records):
+            closing = self._advance(run[0], int(stream_ms[0]))
+            if closing is not None:
+                closings.append(closing)
+            rejected += self._fold(run, stream_ms)
+            self._stream_time_ms = int(stream_ms[-1])
+            self._next_offset = run[-1].offset + 1
+        return Fed(tuple(closings), tuple(rejected))
+
+    def close_all(self) -> list[Window]:
+        """The end of a bounded input: windows close, one after the other, until no half-edge waits. Feed nothing then."""
+        if self._open_end_ms is None:
+            return []
+        end = self._open_end_ms
+        windows = [self._close(end)]
+        while self._graphs.waiting:
+            end += self._interval_ms
+            windows.append(self._close(end))
+        return windows
+
+    def _end_of(self, timestamp_ms: int) -> int:
+        return window_end(timestamp_ms, self._interval_ms)
+
+    def _runs(self, records: Sequence[Record]) -> Iterator[tuple[Sequence[Record], npt.NDArray[np.int64]]]:
+        """The records of each window in turn, each with the stream time at it, in runs of `MAX_FRAME_BYTES`."""
+        if not records:
+            return
+        offsets = np.array([self._next_offset - 1, *(record.offset for record in records)])
+        if (np.diff(offsets) <= 0).any():
+            raise ValueError(f"records from {records[0].offset} on, where {self._next_offset} or later is next")
+        stream_ms = np.maximum.accumulate(np.array([record.timestamp_ms for record in records], np.int64))
+        if self._stream_time_ms is not None:
+            stream_ms = np.maximum(stream_ms, self._stream_time_ms)
+        sizes = np.cumsum([len(record.value) for record in records])
+        pieces = stream_ms // self._interval_ms, sizes // MAX_FRAME_BYTES
+        ends = np.flatnonzero((np.diff(pieces[0]) != 0) | (np.diff(pieces[1]) != 0)) + 1
+        start = 0
+        for end in (*ends.tolist(), len(records)):
+            yield records[start:end], stream_ms[start:end]
+            start = end
+
+    def _advance(self, record: Record, stream_ms: int) -> Closing | None:
+        """Close what a record's time closes: the open window and, if half-edges wait, the last one before the record's."""
+        end = self._end_of(stream_ms)
+        if self._open_end_ms is None:
+            self._open_end_ms = end
+        if end <= self._open_end_ms:
+            return None
+        windows = [self._close(self._open_end_ms)]
+        if self._graphs.waiting and end - self._interval_ms > windows[0].end_ms:
+            windows.append(self._close(end - self._interval_ms))
+        self._open_end_ms = end
+        checkpoint = Checkpoint(
+            next_offset=record.offset,
+            next_timestamp_ms=record.timestamp_ms,
+            stream_time_ms=stream_ms,
+            previous_end_ms=self._previous_end_ms,
+            revision=self._revision,
+            half_edges=self._waiting,
+        )
+        return Closing(tuple(windows), checkpoint)
+
+    def _open(self, waiting: pl.DataFrame) -> None:
+        """Begin a window with nothing but the half-edges that wait.
+
+        Also a process that goes on does it from the table that the checkpoint holds, so that it can't differ from one
+        that starts there.
+        """
+        self._waiting = waiting
+        self._plan, self._interner, self._counts = Plan(self._settings_of), Interner(), LedgerCounts()
+        self._spans = SpanMetrics(self._plan, self._interner, self._span_labels)
+        self._graphs = ServiceGraphs(self._plan, self._interner, self._edge_labels, waiting, self._max_half_edge_bytes)
+
+    def _fold(self, records: Sequence[Record], stream_ms: npt.NDArray[np.int64]) -> list[Rejected]:
+        """Add records of the open window; control records only tell the time."""
+        chosen = [row for row, record in enumerate(records) if record.control is None]
+        if not chosen:
+            return []
+        scanned = [records[row] for row in chosen]
+        self._plan.include(record.tenant for record in scanned)
+        frame = scan_records(scanned, self._plan.keys, self._codec)
+        tenants = np.array([self._plan.numbers[tenant] for tenant in frame.tenants], np.int32)
+        tenant_of_record = tenants[frame.records.tenant]
+        within = within_slack(frame, self._plan, tenant_of_record)
+        count_intake(self._counts, frame, self._plan, tenant_of_record, within)
+        measured = within & ~frame.records.no_metrics[frame.spans.record]
+        columns = span_columns(frame, self._plan, self._interner, tenant_of_record, stream_ms[chosen], measured)
+        self._spans.fold(columns)
+        self._graphs.fold(columns)
+        return _rejected(frame, scanned)
+
+    def _close(self, end_ms: int) -> Window:
+        """Close a window, which may be later than the open one, and begin the next."""
+        self._graphs.expire(end_ms)
+        span_rows, invalid_spans = self._spans.close()
+        edge_rows, invalid_edges = self._graphs.rows()
+        for tenant, count in invalid_spans.items():
+            self._counts.add_discarded(tenant, count, INVALID_UTF8, span_metrics.PROCESSOR)
+        for tenant, count in invalid_edges.items():
+            self._counts.add_discarded(tenant, count, INVALID_UTF8, service_graphs.PROCESSOR)
+        self._count_edges()
+        window = Window(
+            end_ms=end_ms,
+            previous_end_ms=self._previous_end_ms,
+            rows=canonical([span_rows, edge_rows]),
+            layouts=tuple(self._plan.layouts),
+            ledger=self._counts.ledger(),
+            revision=self._revision,
+        )
+        self._previous_end_ms = end_ms
+        self._open(self._graphs.half_edges())
+        return window
+
+    def _count_edges(self) -> None:
+        for tenant, counts in zip(self._plan.tenants, self._graphs.counts().tolist(), strict=False):
+            if counts[MADE]:
+                self._counts.add(EDGES, tenant, counts[MADE])
+            if counts[DROPPED]:
+                self._counts.add(EDGE_SPANS_DROPPED, tenant, counts[DROPPED])
+            for kind in (KIND_SERVER, KIND_CLIENT, KIND_PRODUCER, KIND_CONSUMER):
+                if counts[kind]:
+                    self._counts.add(EDGES_EXPIRED, tenant, counts[kind], unmatched_span_kind=KIND_TEXTS[kind].decode())
+
+
+def _rejected(frame: SpanFrame, records: Sequence[Record]) -> list[Rejected]:
+    """The records of a frame that could not be read whole, each once, with its first error."""
+    first = {error.record: error for error in reversed(frame.errors)}
+    return [
+        Rejected(records[row].offset, records[row].timestamp_ms, error.position, error.reason, records[row].value)
+        for row, error in sorted(first.items())
+    ]

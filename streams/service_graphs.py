@@ -1,0 +1,249 @@
+"""Service graphs: edges between services, from the two halves that client and server report (Tempo §7)."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from schemas.checkpoint import HALF_EDGE_SCHEMA
+from schemas.config import ServiceGraphsSettings
+from schemas.labels import sanitize_name
+from schemas.metrics import MetricId
+from streams.edges import (
+    COUNTS,
+    EDGE_CLIENT,
+    EDGE_CONNECTION,
+    EDGE_SERVER,
+    EDGE_TENANT,
+    EDGE_TOTALS,
+    EDGE_VALUES,
+    HISTOGRAMS,
+    EdgeTotals,
+    expire_half_edges,
+    fold_edges,
+    restore_half,
+)
+from streams.groups import new_cells, new_groups, resized_cells, resized_groups
+from streams.half_edges import (
+    HALF,
+    grown_half_edges,
+    half_count,
+    new_half_edges,
+    queued_rows,
+    resized_half_edges,
+)
+from streams.interner import Interner
+from streams.plan import Plan, edge_slots
+from streams.rows import LabelCache, LabelSet, counter_rows, histogram_rows, window_rows
+from streams.span_columns import SpanColumns
+
+PROCESSOR = "service-graphs"
+
+CONNECTION_TEXTS = (b"", b"messaging_system", b"database", b"virtual_node")
+"""The values of the label `connection_type`, by number (Tempo SG-2)."""
+
+_METRICS = (
+    MetricId.REQUEST_SERVER_SECONDS,
+    MetricId.REQUEST_CLIENT_SECONDS,
+    MetricId.REQUEST_MESSAGING_SYSTEM_SECONDS,
+)
+"""By histogram."""
+
+_TEXTS = ("client", "server", "peer")
+_COPIED = tuple(name for name in HALF_EDGE_SCHEMA if name in HALF.names and name not in {"tenant", *_TEXTS})
+
+
+class ServiceGraphs:
+    """The edges of one open window, and the half-edges that wait."""
+
+    def __init__(
+        self, plan: Plan, interner: Interner, cache: LabelCache, waiting: pl.DataFrame, max_bytes: int
+    ) -> None:
+        self._plan, self._interner, self._cache, self._max_bytes = plan, interner, cache, max_bytes
+        plan.include(waiting["tenant"].unique(maintain_order=True).to_list())
+        groups = new_groups(64, EDGE_VALUES, HISTOGRAMS)
+        self._state = EdgeTotals(groups, np.zeros(64, EDGE_TOTALS), new_cells(128), np.zeros((1, COUNTS), np.int64))
+        self._half_edges = new_half_edges(max(64, len(waiting)), 1, 1, 1 << 12)
+        self._widen()
+        if len(waiting):
+            self._restore(waiting)
+
+    def fold(self, spans: SpanColumns) -> None:
+        """Take the spans of a frame, in log order."""
+        self._widen()
+        plan, row = self._plan.service_graphs, 0
+        while row < len(spans.kind):
+            texts = self._interner.starts
+            row = fold_edges(spans, plan, self._half_edges, self._state, texts, self._max_bytes, row)
+            if row < len(spans.kind):
+                key_bytes = spans.trace_bytes[row] + max(spans.span_bytes[row], spans.parent_bytes[row])
+                self._grow(int(key_bytes))
+
+    def expire(self, end_ms: int) -> None:
+        """Let half-edges go whose deadline isn't after the window's end (SG-19)."""
+        while not expire_half_edges(self._plan.service_graphs, self._half_edges, self._state, end_ms):
+            self._grow(0)
+
+    @property
+    def waiting(self) -> int:
+        """How many half-edges wait."""
+        return half_count(self._half_edges)
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Per tenant of the plan, what was counted: columns as `streams.edges` names them."""
+        return self._state.counts
+
+    def rows(self) -> tuple[pl.DataFrame, dict[str, int]]:
+        """The window's rows, and by tenant the edges whose labels are invalid (SG-22)."""
+        count = int(self._state.groups.used[0])
+        keys = self._state.groups.keys[:count]
+        tenants = [self._plan.tenants[number] for number in keys[:, EDGE_TENANT].tolist()]
+        names = [_label_names(settings.service_graphs) for settings in self._plan.settings]
+        label_sets = [self._label_set(key, names[key[EDGE_TENANT]]) for key in keys.tolist()]
+        invalid: dict[str, int] = {}
+        for tenant, made, edges in zip(tenants, label_sets, self._state.totals["edges"][:count].tolist(), strict=True):
+            if made.labels is None:
+                invalid[tenant] = invalid.get(tenant, 0) + edges
+        return window_rows(self._blocks(count), tenants, label_sets), invalid
+
+    def half_edges(self) -> pl.DataFrame:
+        """Those that wait, as `HALF_EDGE_SCHEMA` says."""
+        if not self.waiting:
+            return HALF_EDGE_SCHEMA.to_frame()
+        order = sorted(range(len(self._plan.tenants)), key=lambda number: self._plan.tenants[number])
+        rows = np.concatenate([queued_rows(self._half_edges, number) for number in order])
+        halves = self._half_edges.rows[rows]
+        ids = self._key_ids(rows)
+        columns = {
+            "tenant": pl.Series(self._plan.tenants, dtype=pl.String()).gather(halves["tenant"]),
+            "trace_id": pl.Series([trace for trace, _ in ids], dtype=pl.Binary()),
+            "span_id": pl.Series([span for _, span in ids], dtype=pl.Binary()),
+            **{name: pl.Series(np.ascontiguousarray(halves[name])).cast(HALF_EDGE_SCHEMA[name]) for name in _COPIED},
+            **{name: self._texts(halves[name]) for name in _TEXTS},
+            "dimensions": self._dimensions(halves["tenant"], self._half_edges.values[rows]),
+        }
+        return pl.DataFrame({name: columns[name] for name in HALF_EDGE_SCHEMA}, schema=HALF_EDGE_SCHEMA)
+
+    def _key_ids(self, rows: npt.NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
+        halves, keys = self._half_edges.rows[rows], self._half_edges.keys.tobytes()
+        places = zip(*(halves[name].tolist() for name in ("key_start", "trace_bytes", "span_bytes")), strict=True)
+        return [(keys[at : at + trace], keys[at + trace : at + trace + span]) for at, trace, span in places]
+
+    def _texts(self, numbers: npt.NDArray[np.int32]) -> pl.Series:
+        """The texts of a column of numbers, each made once."""
+        distinct, places = np.unique(numbers, return_inverse=True)
+        texts = pl.Series([self._interner.text(number) for number in distinct.tolist()], dtype=pl.Binary())
+        return texts.gather(places)
+
+    def _dimensions(self, tenants: npt.NDArray[np.int32], values: npt.NDArray[np.int32]) -> pl.Series:
+        """Names and values in turn."""
+        names = [_slot_names(settings.service_graphs) for settings in self._plan.settings]
+        lists: list[list[bytes]] = [[] for _ in range(len(tenants))]
+        for row, slot in zip(*(found.tolist() for found in np.nonzero(values)), strict=True):
+            lists[row] += (names[tenants[row]][slot], self._interner.text(int(values[row, slot])))
+        return pl.Series(lists, dtype=pl.List(pl.Binary()))
+
+    def _restore(self, waiting: pl.DataFrame) -> None:
+        keys = b"".join(chain.from_iterable(zip(waiting["trace_id"], waiting["span_id"], strict=True)))
+        halves = np.zeros(len(waiting), HALF)
+        halves["tenant"] = [self._plan.numbers[tenant] for tenant in waiting["tenant"]]
+        halves["trace_bytes"], halves["span_bytes"] = (
+            waiting[name].bin.size().to_numpy() for name in ("trace_id", "span_id")
+        )
+        lengths = halves["trace_bytes"].astype(np.int64) + halves["span_bytes"]
+        halves["key_start"] = np.cumsum(lengths) - lengths
+        for name in _COPIED:
+            halves[name] = waiting[name].to_numpy()
+        for name in _TEXTS:
+            halves[name] = self._numbers(waiting[name])
+        values = self._slot_values(halves["tenant"], waiting["dimensions"])
+        self._half_edges = resized_half_edges(self._half_edges, 0, 0, 0, 2 * len(keys) + 8 * len(waiting) + 8)
+        restore_half(self._half_edges, halves, values, np.frombuffer(keys, np.uint8), self._interner.starts)
+
+    def _numbers(self, texts: pl.Series) -> npt.NDArray[np.int32]:
+        numbers = {text: self._interner.add(text) for text in texts.unique(maintain_order=True)}
+        return np.array([numbers[text] for text in texts], np.int32)
+
+    def _slot_values(self, tenants: npt.NDArray[np.int32], dimensions: pl.Series) -> npt.NDArray[np.int32]:
+        """Values by slot; a dimension that the tenant has no longer is left out."""
+        slots = [
+            {name: slot for slot, name in enumerate(_slot_names(settings.service_graphs))}
+            for settings in self._plan.settings
+        ]
+        values = np.zeros((len(tenants), self._half_edges.values.shape[1]), np.int32)
+        for row, pairs in enumerate(dimensions):
+            names_and_values = list(pairs)
+            for name, value in zip(names_and_values[::2], names_and_values[1::2], strict=True):
+                slot = slots[tenants[row]].get(name)
+                if slot is not None:
+                    values[row, slot] = self._interner.add(value)
+        return values
+
+    def _label_set(self, key: Sequence[int], names: tuple[bytes, ...]) -> LabelSet:
+        settings, text = self._plan.settings[key[EDGE_TENANT]], self._interner.text
+        dimensions = key[EDGE_VALUES : EDGE_VALUES + len(names) - 3]
+        values = (
+            text(key[EDGE_CLIENT]),
+            text(key[EDGE_SERVER]),
+            CONNECTION_TEXTS[key[EDGE_CONNECTION]],
+            *map(text, dimensions),
+        )
+        return self._cache.of(names, values, settings.max_label_name_length, settings.max_label_value_length)
+
+    def _blocks(self, count: int) -> list[pl.DataFrame]:
+        tenant = self._state.groups.keys[:count, EDGE_TENANT]
+        totals, table = self._state.totals[:count], self._state.cells
+        every = [settings.service_graphs for settings in self._plan.settings]
+        requests = np.array([s is not None and s.request for s in every], np.bool_)[tenant]
+        # No series until the first failure (SG-3).
+        failures = requests & ((totals["failed_lo"] != 0) | (totals["failed_hi"] != 0))
+        informs = np.array([s is not None and s.connection_info for s in every], np.bool_)[tenant]
+        layouts = np.array([self._plan.layout(s) if s else 0 for s in every], np.uint16)
+        one, none = np.ones(count, np.uint64), np.zeros(count, np.int64)
+        blocks = [
+            counter_rows(metric, chosen, lo, hi)
+            for metric, chosen, lo, hi in (
+                (MetricId.REQUEST_TOTAL, requests, totals["total_lo"], totals["total_hi"]),
+                (MetricId.REQUEST_FAILED_TOTAL, failures, totals["failed_lo"], totals["failed_hi"]),
+                (MetricId.CONNECTION_INFO, informs, one, none),
+            )
+        ]
+        cells = table.cells[: table.used[0]]
+        for histogram, metric in enumerate(_METRICS):
+            chosen = np.flatnonzero(cells["place"] % HISTOGRAMS == histogram)
+            buckets = cells["place"][chosen] // HISTOGRAMS
+            blocks.append(histogram_rows(metric, table, chosen, buckets, layouts[tenant[cells["group"][chosen]]]))
+        return blocks
+
+    def _widen(self) -> None:
+        """Room for the dimensions, buckets and counts of tenants that have just appeared."""
+        plan, (groups, totals, cells, counts) = self._plan.service_graphs, self._state
+        values = max(int(plan.slot_counts.max(initial=0)), 1)
+        tenants = max(len(plan.active), 1)
+        if len(counts) < tenants:
+            counts = np.concatenate([counts, np.zeros((tenants - len(counts), COUNTS), np.int64)])
+        places = (plan.limits_ns.shape[1] + 1) * HISTOGRAMS
+        self._state = EdgeTotals(resized_groups(groups, 0, EDGE_VALUES + values, places), totals, cells, counts)
+        self._half_edges = resized_half_edges(self._half_edges, 0, values, tenants, 0)
+
+    def _grow(self, key_bytes: int) -> None:
+        """Room for a group, its cells and a half-edge with a key of that length."""
+        groups, totals, cells, counts = self._state
+        if groups.used[0] == len(totals):
+            groups = resized_groups(groups, 2 * len(totals), 0, 0)
+            totals = np.concatenate([totals, np.zeros_like(totals)])
+        if cells.used[0] + HISTOGRAMS > len(cells.cells):
+            cells = resized_cells(cells, 2 * len(cells.cells))
+        self._state = EdgeTotals(groups, totals, cells, counts)
+        self._half_edges = grown_half_edges(self._half_edges, key_bytes)
+
+
+def _slot_names(settings: ServiceGraphsSettings | None) -> tuple[bytes, ...]:
+    return () if settings is None else tuple(name.encode() for name in edge_slots(settings).names)
+
+
+def _label_names(settings: ServiceGraphsSettings | None) -> tuple[bytes, ...]:
+    """SG-1, SG-24: no name is reserved, so a dimension may overwrite one of the first three."""
+    return (b"client", b"server", b"connection_type", *(sanitize_name(name) for name in _slot_names(settings)))

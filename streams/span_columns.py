@@ -1,0 +1,159 @@
+"""The spans of a frame as the columns that processors read: numbers only, texts interned."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.metrics import WEIGHT_ONE
+from schemas.otlp import SpanFrame, Strings
+from streams.interner import ABSENT, STRING, Interner
+from streams.plan import CLIENT_SIDE, OTHER_SIDE, PEER_HOST, PEER_PORT, SERVER_SIDE, SERVICE_NAME, Plan
+
+KIND_SERVER, KIND_CLIENT, KIND_PRODUCER, KIND_CONSUMER = 2, 3, 4, 5
+STATUS_ERROR = 2
+
+_SIDE_OF_KIND = np.array(
+    [OTHER_SIDE, OTHER_SIDE, SERVER_SIDE, CLIENT_SIDE, CLIENT_SIDE, SERVER_SIDE, OTHER_SIDE], np.uint8
+)
+
+
+class SpanColumns(NamedTuple):
+    """One row per span in log order, unless said otherwise. Texts are numbers of the window's interner."""
+
+    measured: npt.NDArray[np.bool_]
+    """Whether processors see the span at all: it's within the slack, and its record may be measured."""
+    tenant: npt.NDArray[np.int32]
+    """The number in the window's plan."""
+    record: npt.NDArray[np.int32]
+    index: npt.NDArray[np.int32]
+    """The position among the record's spans."""
+    resource: npt.NDArray[np.int32]
+    kind: npt.NDArray[np.int32]
+    status: npt.NDArray[np.int32]
+    name: npt.NDArray[np.int32]
+    message: npt.NDArray[np.int32]
+    """`ABSENT` where no tenant wants it."""
+    start_ns: npt.NDArray[np.uint64]
+    end_ns: npt.NDArray[np.uint64]
+    latency_ns: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.uint64]
+    """How many spans it stands for, in 2^-32 (Tempo PRIM-11)."""
+    values: npt.NDArray[np.int32]
+    """Per key and span."""
+    resource_values: npt.NDArray[np.int32]
+    """Per key and resource."""
+    service: npt.NDArray[np.int32]
+    """Per resource."""
+    callee_host: npt.NDArray[np.int32]
+    """`network.peer.address` with its port, of client-side spans (Tempo SG-14)."""
+    stream_ms: npt.NDArray[np.int64]
+    """Per record: the stream time."""
+    offset: npt.NDArray[np.int64]
+    """Per record."""
+    data: npt.NDArray[np.uint8]
+    """The frame's bytes, for IDs."""
+    trace_start: npt.NDArray[np.int32]
+    trace_bytes: npt.NDArray[np.int32]
+    span_start: npt.NDArray[np.int32]
+    span_bytes: npt.NDArray[np.int32]
+    parent_start: npt.NDArray[np.int32]
+    parent_bytes: npt.NDArray[np.int32]
+
+
+def span_columns(
+    frame: SpanFrame,
+    plan: Plan,
+    interner: Interner,
+    tenant_of_record: npt.NDArray[np.int32],
+    stream_ms: npt.NDArray[np.int64],
+    measured: npt.NDArray[np.bool_],
+) -> SpanColumns:
+    """The columns of a frame that was scanned for the plan's keys."""
+    spans = frame.spans
+    sides = _SIDE_OF_KIND[np.clip(spans.kind, 0, len(_SIDE_OF_KIND) - 1)]
+    values = _span_values(frame, plan, interner, sides, measured)
+    resource_values = _resource_values(frame, plan, interner)
+    wants_message = any(s.span_metrics and s.span_metrics.intrinsic_dimensions.status_message for s in plan.settings)
+    hosts = _found(plan.row(PEER_HOST), values, resource_values, spans.resource)
+    ports = _found(plan.row(PEER_PORT), values, resource_values, spans.resource)
+    on_client = measured & (sides == CLIENT_SIDE)
+    return SpanColumns(
+        measured=measured,
+        tenant=tenant_of_record[spans.record],
+        record=spans.record,
+        index=spans.index,
+        resource=spans.resource,
+        kind=spans.kind,
+        status=spans.status,
+        name=_texts(frame, interner, spans.name, measured),
+        message=_texts(frame, interner, spans.status_message, measured & wants_message),
+        start_ns=spans.start_ns,
+        end_ns=spans.end_ns,
+        latency_ns=spans.latency_ns,
+        size=spans.size,
+        weight=np.full(len(spans.kind), WEIGHT_ONE, np.uint64),
+        values=values,
+        resource_values=resource_values,
+        service=resource_values[plan.row(SERVICE_NAME)],
+        callee_host=interner.addresses(np.where(on_client, hosts, ABSENT), ports),
+        stream_ms=stream_ms,
+        offset=frame.records.offset,
+        data=frame.data,
+        trace_start=spans.trace_id.offset,
+        trace_bytes=spans.trace_id.length,
+        span_start=spans.span_id.offset,
+        span_bytes=spans.span_id.length,
+        parent_start=spans.parent_id.offset,
+        parent_bytes=spans.parent_id.length,
+    )
+
+
+def _span_values(
+    frame: SpanFrame,
+    plan: Plan,
+    interner: Interner,
+    sides: npt.NDArray[np.uint8],
+    measured: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.int32]:
+    attributes = frame.spans.attributes
+    values = np.full((len(plan.keys), len(sides)), ABSENT, np.int32)
+    for row, read_on in enumerate(plan.sides):
+        if read_on:
+            wanted = measured & ((sides & read_on) != 0)
+            values[row] = interner.column(
+                frame.data, attributes.kind[row], attributes.offset[row], attributes.length[row], wanted
+            )
+    return values
+
+
+def _resource_values(frame: SpanFrame, plan: Plan, interner: Interner) -> npt.NDArray[np.int32]:
+    attributes = frame.resources.attributes
+    every = np.ones(attributes.kind.shape[1], np.bool_)
+    values = np.full((len(plan.keys), len(every)), ABSENT, np.int32)
+    for row in range(len(plan.keys)):
+        values[row] = interner.column(
+            frame.data, attributes.kind[row], attributes.offset[row], attributes.length[row], every
+        )
+    return values
+
+
+def _texts(
+    frame: SpanFrame, interner: Interner, strings: Strings, wanted: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int32]:
+    kinds = np.full(len(wanted), STRING, np.uint8)
+    return interner.column(frame.data, kinds, strings.offset, strings.length, wanted)
+
+
+def _found(
+    row: int,
+    values: npt.NDArray[np.int32],
+    resource_values: npt.NDArray[np.int32],
+    resource: npt.NDArray[np.int32],
+) -> npt.NDArray[np.int32]:
+    """An attribute of each span, resource first (Tempo PRIM-2); `ABSENT` also if no tenant reads it."""
+    if row < 0:
+        return np.full(len(resource), ABSENT, np.int32)
+    of_resource = resource_values[row][resource]
+    return np.where(of_resource != ABSENT, of_resource, values[row])

@@ -1,0 +1,212 @@
+"""Span metrics: calls, latencies and sizes by the labels of spans (Tempo §6)."""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from schemas.config import SpanMetricsSettings
+from schemas.labels import SPAN_METRICS_RESERVED, reserved_name
+from schemas.metrics import MetricId
+from streams.groups import (
+    CellTable,
+    GroupTable,
+    Observation,
+    bucket_of,
+    find_group,
+    new_cells,
+    new_groups,
+    observe,
+    resized_cells,
+    resized_groups,
+)
+from streams.interner import FULL, Interner
+from streams.limbs import added
+from streams.plan import INTRINSICS, Plan, SpanMetricsPlan
+from streams.rows import LabelCache, LabelSet, counter_rows, histogram_rows, window_rows
+from streams.span_columns import SpanColumns
+
+PROCESSOR = "span-metrics"
+
+KIND_TEXTS = {
+    number: f"SPAN_KIND_{name}".encode()
+    for number, name in enumerate(("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"))
+}
+STATUS_TEXTS = {0: b"STATUS_CODE_UNSET", 1: b"STATUS_CODE_OK", 2: b"STATUS_CODE_ERROR"}
+"""Unknown numbers are decimal (Tempo SM-5)."""
+
+_TENANT, _SERVICE, _NAME, _KIND, _STATUS, _MESSAGE, _DIMENSIONS = range(7)
+"""Places in a group's key."""
+
+SPAN_TOTALS = np.dtype(
+    [
+        ("spans", np.int64),
+        ("calls_lo", np.uint64),
+        ("calls_hi", np.int64),
+        ("size_lo", np.uint64),
+        ("size_hi", np.int64),
+    ]
+)
+"""What a group of spans adds up to: spans as they are, weighted calls, bytes."""
+
+
+class SpanTotals(NamedTuple):
+    """Everything that a window adds up about spans."""
+
+    groups: GroupTable
+    totals: npt.NDArray[Any]
+    """Per group, of `SPAN_TOTALS`."""
+    cells: CellTable
+
+
+class SpanMetrics:
+    """The span metrics of one open window."""
+
+    def __init__(self, plan: Plan, interner: Interner, cache: LabelCache) -> None:
+        self._plan, self._interner, self._cache = plan, interner, cache
+        self._state = _new_state(64, _DIMENSIONS, 1)
+
+    def fold(self, spans: SpanColumns) -> None:
+        """Add the spans of a frame, in log order."""
+        plan = self._plan.span_metrics
+        self._widen(_DIMENSIONS + plan.dimensions.shape[1], plan.limits_ns.shape[1] + 1)
+        row = 0
+        while (row := _fold(spans, plan, self._state, row)) < len(spans.kind):
+            self._grow()
+
+    def close(self) -> tuple[pl.DataFrame, dict[str, int]]:
+        """The window's rows, and by tenant the spans whose labels are invalid (Tempo SM-15)."""
+        count = int(self._state.groups.used[0])
+        tenants = [self._plan.tenants[number] for number in self._state.groups.keys[:count, _TENANT].tolist()]
+        label_sets = self._label_sets(count)
+        invalid: dict[str, int] = {}
+        for tenant, made, spans in zip(tenants, label_sets, self._state.totals["spans"][:count].tolist(), strict=True):
+            if made.labels is None:
+                invalid[tenant] = invalid.get(tenant, 0) + spans
+        return window_rows(self._blocks(count), tenants, label_sets), invalid
+
+    def _label_sets(self, count: int) -> list[LabelSet]:
+        """The labels of each group, in the order of Tempo SM-5."""
+        names = [_label_names(settings.span_metrics) for settings in self._plan.settings]
+        return [self._label_set(key, names[key[_TENANT]]) for key in self._state.groups.keys[:count].tolist()]
+
+    def _label_set(self, key: list[int], names: tuple[bytes, ...]) -> LabelSet:
+        settings = self._plan.settings[key[_TENANT]]
+        shown, text = self._plan.span_metrics.intrinsics[key[_TENANT]], self._interner.text
+        intrinsics = (
+            text(key[_SERVICE]),
+            text(key[_NAME]),
+            KIND_TEXTS.get(key[_KIND]) or b"%d" % key[_KIND],
+            STATUS_TEXTS.get(key[_STATUS]) or b"%d" % key[_STATUS],
+            text(key[_MESSAGE]),
+        )
+        values = [value for value, wanted in zip(intrinsics, shown, strict=True) if wanted]
+        dimensions = len(names) - len(values)
+        values += map(text, key[_DIMENSIONS : _DIMENSIONS + dimensions])
+        return self._cache.of(names, tuple(values), settings.max_label_name_length, settings.max_label_value_length)
+
+    def _blocks(self, count: int) -> list[pl.DataFrame]:
+        tenant = self._state.groups.keys[:count, _TENANT]
+        totals, table = self._state.totals[:count], self._state.cells
+        every = [settings.span_metrics for settings in self._plan.settings]
+        counted = np.array([s is not None and s.count for s in every], np.bool_)[tenant]
+        sized = np.array([s is not None and s.size for s in every], np.bool_)[tenant]
+        layouts = np.array([self._plan.layout(s) if s else 0 for s in every], np.uint16)
+        cells = table.cells[: table.used[0]]
+        return [
+            counter_rows(MetricId.CALLS, counted, totals["calls_lo"], totals["calls_hi"]),
+            histogram_rows(
+                MetricId.LATENCY, table, np.arange(len(cells)), cells["place"], layouts[tenant[cells["group"]]]
+            ),
+            counter_rows(MetricId.SIZE, sized, totals["size_lo"], totals["size_hi"]),
+        ]
+
+    def _widen(self, width: int, places: int) -> None:
+        """Room for the keys and buckets of tenants that have just appeared."""
+        groups, totals, cells = self._state
+        self._state = SpanTotals(resized_groups(groups, 0, width, places), totals, cells)
+
+    def _grow(self) -> None:
+        """Room for a group and a cell at least."""
+        groups, totals, cells = self._state
+        if groups.used[0] == len(totals):
+            groups = resized_groups(groups, 2 * len(totals), 0, 0)
+            totals = np.concatenate([totals, np.zeros_like(totals)])
+        if cells.used[0] == len(cells.cells):
+            cells = resized_cells(cells, 2 * len(cells.cells))
+        self._state = SpanTotals(groups, totals, cells)
+
+
+def _label_names(settings: SpanMetricsSettings | None) -> tuple[bytes, ...]:
+    if settings is None:
+        return ()
+    shown = [name.encode() for name in INTRINSICS if getattr(settings.intrinsic_dimensions, name)]
+    return (*shown, *(reserved_name(key, SPAN_METRICS_RESERVED) for key in settings.dimensions))
+
+
+def _new_state(capacity: int, width: int, places: int) -> SpanTotals:
+    return SpanTotals(new_groups(capacity, width, places), np.zeros(capacity, SPAN_TOTALS), new_cells(2 * capacity))
+
+
+@numba.njit(cache=True, nogil=True)
+def _fold(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, first: int) -> int:
+    """Add the spans from row `first` on; the row at which there was no room, or their count."""
+    key = np.zeros(state.groups.keys.shape[1], np.int32)
+    for row in range(first, len(spans.kind)):
+        tenant = spans.tenant[row]
+        if not spans.measured[row] or not plan.active[tenant]:
+            continue
+        if state.cells.used[0] == len(state.cells.cells):
+            return row
+        width = _group_key(spans, plan, row, tenant, key)
+        group = find_group(state.groups, key, width)
+        if group == FULL:
+            return row
+        _add_span(spans, plan, state, row, tenant, group)
+    return len(spans.kind)
+
+
+@numba.njit(cache=True, nogil=True)
+def _group_key(spans: SpanColumns, plan: SpanMetricsPlan, row: int, tenant: int, key: Any) -> int:
+    """Fill in a span's key; absent and empty are one (Tempo SM-9). Returns how many values it has."""
+    shown = plan.intrinsics[tenant]
+    resource = spans.resource[row]
+    key[_TENANT] = tenant
+    key[_SERVICE] = max(spans.service[resource], 0) if shown[0] else 0
+    key[_NAME] = spans.name[row] if shown[1] else 0
+    key[_KIND] = spans.kind[row] if shown[2] else 0
+    key[_STATUS] = spans.status[row] if shown[3] else 0
+    key[_MESSAGE] = max(spans.message[row], 0) if shown[4] else 0
+    for i in range(plan.dimension_counts[tenant]):
+        attribute = plan.dimensions[tenant, i]
+        value = spans.resource_values[attribute, resource]  # the resource comes first (PRIM-2)
+        if value < 0:
+            value = spans.values[attribute, row]
+        key[_DIMENSIONS + i] = max(value, 0)
+    return _DIMENSIONS + plan.dimension_counts[tenant]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_span(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, row: int, tenant: int, group: int) -> None:
+    weight, nothing = spans.weight[row], np.int64(0)
+    total = state.totals[group]
+    total.spans += 1
+    total.calls_lo, total.calls_hi = added(total.calls_lo, total.calls_hi, weight, nothing)
+    total.size_lo, total.size_hi = added(total.size_lo, total.size_hi, np.uint64(spans.size[row]), nothing)
+    if plan.latency[tenant]:
+        latency_ns = spans.latency_ns[row]
+        limits_ns = plan.limits_ns[tenant, : plan.limit_counts[tenant]]
+        record = spans.record[row]
+        seen = Observation(
+            weight,
+            latency_ns,
+            spans.stream_ms[record],
+            spans.offset[record],
+            spans.index[row],
+            spans.data,
+            np.int64(spans.trace_start[row]),
+            np.int64(spans.trace_bytes[row]),
+        )
+        observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns), seen)
