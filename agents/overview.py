@@ -4,7 +4,7 @@ A series comes as its increase over a time, so nothing here knows windows or clo
 PromQL's `rate` and `histogram_quantile` would from the same samples.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, nan
 
@@ -17,6 +17,7 @@ CLIENT_BUCKET = "traces_service_graph_request_client_seconds_bucket"
 CALLS = "traces_spanmetrics_calls_total"
 LATENCY_BUCKET = "traces_spanmetrics_latency_bucket"
 ERROR = "STATUS_CODE_ERROR"
+VIRTUAL = "virtual_node"
 QUANTILE = 0.95
 
 Key = tuple[str, ...]
@@ -58,10 +59,11 @@ class _Sums:
     client_buckets: dict[float, float] = field(default_factory=dict)
 
     def line(self, key: Key) -> Line:
-        # The uninstrumented server of an edge has no time of its own, only the one that its client saw.
-        observed = self.buckets if self.buckets.get(inf) else self.client_buckets
         ratio = min(self.errors / self.rate, 1.0) if self.rate else 0.0
-        return Line(key, self.rate, ratio, quantile(QUANTILE, sorted(observed.items())))
+        p95_s = quantile(QUANTILE, sorted(self.buckets.items()))
+        if key[-1] == VIRTUAL:  # the side without instruments took 0 s (Tempo SG-30): the other one tells
+            p95_s = max(p95_s, quantile(QUANTILE, sorted(self.client_buckets.items())))
+        return Line(key, self.rate, ratio, p95_s)
 
 
 def overview(increases: Iterable[Increase]) -> Overview:
@@ -69,7 +71,7 @@ def overview(increases: Iterable[Increase]) -> Overview:
     edges: dict[Key, _Sums] = {}
     operations: dict[Key, _Sums] = {}
     for increase in increases:
-        if increase.seconds <= 0 or increase.value <= 0:
+        if increase.seconds <= 0:
             continue
         labels = dict(increase.labels)
         add = ADDERS.get(labels["__name__"])
@@ -77,10 +79,12 @@ def overview(increases: Iterable[Increase]) -> Overview:
             continue
         lines = edges if "client" in labels else operations
         add(lines.setdefault(_key(labels), _Sums()), labels, increase.value / increase.seconds)
-    return Overview(
-        tuple(edges[key].line(key) for key in sorted(edges) if edges[key].rate),
-        tuple(sorted((operations[key].line(key) for key in operations), key=lambda line: (-line.rate, line.key))),
-    )
+    busiest = sorted(_lines(operations), key=lambda line: (-line.rate, line.key))
+    return Overview(tuple(_lines(edges)), tuple(busiest))
+
+
+def _lines(sums: Mapping[Key, _Sums]) -> list[Line]:
+    return [sums[key].line(key) for key in sorted(sums) if sums[key].rate > 0]
 
 
 def _key(labels: dict[str, str]) -> Key:

@@ -33,17 +33,18 @@ def test_edges_of_several_dimensions_are_added_up() -> None:
     assert [(line.key, line.rate) for line in seen.edges] == [(("a", "b", ""), 2.0)]
 
 
-def test_a_server_that_is_not_instrumented_has_its_clients_time() -> None:
-    edge = {"client": "a", "server": "bank"}
-    client_bucket = "traces_service_graph_request_client_seconds_bucket"
-    seen = overview(
-        [
-            grew("traces_service_graph_request_total", 2.0, **edge),
-            grew(client_bucket, 2.0, le="0.1", **edge),
-            grew(client_bucket, 2.0, le="+Inf", **edge),
-        ]
-    )
-    assert seen.edges[0].p95_s == pytest.approx(0.095)
+def test_the_side_of_a_virtual_edge_that_has_instruments_tells_its_time() -> None:
+    def virtual(client_under: str, server_under: str) -> float:
+        edge = {"client": "a", "server": "bank", "connection_type": "virtual_node"}
+        increases = [grew("traces_service_graph_request_total", 2.0, **edge)]
+        for side, under in (("client", client_under), ("server", server_under)):
+            for le in ("0.1", "0.2", "+Inf"):
+                value = 2.0 if float(le) >= float(under) else 0.0
+                increases.append(grew(f"traces_service_graph_request_{side}_seconds_bucket", value, le=le, **edge))
+        return overview(increases).edges[0].p95_s
+
+    assert virtual(client_under="0.2", server_under="0.1") == pytest.approx(0.195)
+    assert virtual(client_under="0.1", server_under="0.2") == pytest.approx(0.195)
 
 
 def test_operations_are_ordered_by_rate_and_their_errors_are_part_of_it() -> None:

@@ -184,18 +184,19 @@ def test_a_record_without_span_ends_has_the_stream_time_before_it(tmp_path: Path
 
 def test_the_report_has_tempos_own_counters(tmp_path: Path) -> None:
     old = Told("shop", "buy", CLIENT, end_ms=-31_000, took_ms=1, trace=9, id=1)
-    source = write_bin(tmp_path / "spans.bin", [traces_data(*CALL, old), RECORDS[1], RECORDS[2]])
+    orphan = Told("cart", "buy", SERVER, end_ms=1_000, took_ms=1, trace=8, id=2, parent=1)
+    source = write_bin(tmp_path / "spans.bin", [traces_data(*CALL, old, orphan), RECORDS[1], RECORDS[2]])
     report = tmp_path / "report.json"
     replayed(tmp_path, source, *BOTH, report=report)
     counters = json.loads(report.read_text())
     assert list(counters) == sorted(counters)
     assert counters["tempo_metrics_generator_spans_received_total"] == [
-        {"labels": {"tenant": "single-tenant"}, "value": 5}
+        {"labels": {"tenant": "single-tenant"}, "value": 6}
     ]
     (discarded,) = counters["tempo_metrics_generator_spans_discarded_total"]
     assert (discarded["labels"]["reason"], discarded["value"]) == ("outside_metrics_ingestion_slack", 1)
-    expired = counters["tempo_metrics_generator_processor_service_graphs_expired_edges"]
-    assert sum(each["value"] for each in expired) == 2
+    (expired,) = counters["tempo_metrics_generator_processor_service_graphs_expired_edges"]
+    assert expired == {"labels": {"tenant": "single-tenant", "unmatched_span_kind": "SPAN_KIND_SERVER"}, "value": 1}
 
 
 def test_a_malformed_record_is_named_and_counted_and_the_others_go_on(tmp_path: Path, capsys) -> None:
