@@ -12,9 +12,10 @@ _ASCII, _OTHER, _MALFORMED = 0, 1, 2
 
 
 def binary_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """The bytes of a binary array (32-bit offsets, no nulls) and, one more than it has rows, the offsets into them."""
+    """The bytes of a binary array (with rows, without nulls) and the offsets into them, one more than it has rows."""
     _, offsets, data = texts.buffers()
-    positions = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    # A buffer may be longer than what is used of it, by any number of bytes.
+    positions = np.frombuffer(offsets, np.int32, texts.offset + len(texts) + 1)[texts.offset :]
     return (np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)), positions
 
 

@@ -1,7 +1,7 @@
 """Prometheus remote write 1.0: requests of one sample per series, written by hand.
 
-Protobuf objects would cost 6 µs a sample; here a series' labels are encoded once in its life, by the caller, and a
-sample costs some packing. The bytes are those that the generated classes write (tests hold them to it).
+Protobuf objects cost 7 µs a sample of six labels; here a series' labels are encoded once in its life, by the caller,
+and a sample costs 1 µs with its compression. The bytes are those that the generated classes write (tests hold them to it).
 """
 
 import struct

@@ -10,7 +10,7 @@ def _encode(number: int) -> bytes:
     return bytes(out)
 
 
-# Nearly every length that is written is in here, and a look-up costs a fifth of the loop.
+# Nearly every length that is written is in here, and a look-up costs a third of the loop.
 _SHORT = tuple(_encode(n) for n in range(1 << 12))
 
 

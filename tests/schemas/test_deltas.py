@@ -178,6 +178,8 @@ def test_a_large_window_is_cut_into_parts_that_fit_into_records():
     assert len({batch.digest for batch in batches}) == 1
     assert len(values) > 3
     assert all(len(value) < PART_LIMIT_BYTES for value in values)
+    # The estimate is one of bytes that aren't compressed; a stream's schema and padding come on top.
+    assert all(pb.DeltaBatch.FromString(value).rows_size < PART_LIMIT_BYTES + 4096 for value in values)
     assert content(batches) == expected(rows)
     whole = join_parts(random.Random(0).sample(batches, len(batches)))
     assert (whole.part, whole.parts, whole.ledger) == (0, 1, ledger)
@@ -376,6 +378,15 @@ def test_bodies_that_break_a_rule_are_malformed(body):
     with pytest.raises(Malformed) as refused:
         decode_batch(with_body(body()))
     assert refused.value.reason in {"schema", "rows", "labels"}
+
+
+def test_a_dictionary_whose_buffers_are_longer_than_what_is_used_of_them_is_read():
+    labels = pa.DictionaryArray.from_arrays(
+        pa.array([0, 0], pa.int32()),
+        pa.Array.from_buffers(pa.binary(), 1, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0\7"), pa.py_buffer(b"\1a\1b!")]),
+    )
+    rows = decode_batch(with_body(stream(replaced("labels", labels)))).rows
+    assert rows["labels"].to_list() == [b"\1a\1b"] * 2
 
 
 @given(st.binary(max_size=100))
