@@ -1,7 +1,8 @@
 """Prometheus remote write 1.0: requests of one sample per series, written by hand.
 
 Protobuf objects cost 7 µs a sample of six labels; here a series' labels are encoded once in its life, by the caller,
-and a sample costs 1 µs with its compression. The bytes are those that the generated classes write (tests hold them to it).
+and a sample costs 1 µs with its compression. The bytes are those that the generated classes write (tests hold them to
+it).
 """
 
 import struct
