@@ -123,11 +123,8 @@ def bound_texts(layout: Layout) -> Sequence[str]:
 
 
 def exemplar(label: str, trace: bytes, value_ns: int, timestamp_ms: int) -> Exemplar | None:
-    """The exemplar of a trace ID: hexadecimal without leading zeros (PRIM-9), the raw observation in seconds (REG-12).
-
-    None for an ID that is empty, all zero or too long.
-    """
-    text = trace.hex().lstrip("0")
-    if not text or len(label) + len(text) > _MAX_EXEMPLAR_CHARACTERS:
+    """The exemplar of a trace ID's text (PRIM-9) with the raw observation in seconds (REG-12); None for one too long."""
+    text = trace.decode(errors="replace")
+    if len(label) + len(text) > _MAX_EXEMPLAR_CHARACTERS:
         return None
     return Exemplar(((label, text),), value_ns / 1_000_000_000, timestamp_ms)

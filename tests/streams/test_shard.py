@@ -203,7 +203,7 @@ def test_there_is_no_snapshot_before_the_first_window():
 
 def test_a_snapshot_doesn_t_change_when_the_shard_goes_on():
     log = Log()
-    log.feed(of(0, T1, None, latency("a", 0, trace=b"\1"), partitions=1))
+    log.feed(of(0, T1, None, latency("a", 0, trace=b"1"), partitions=1))
     cut, again = log.shard.snapshot(), log.shard.snapshot()
     log.feed(of(0, T2, T1, latency("a", 1), calls("b"), partitions=1))
     assert cut == again
@@ -221,7 +221,7 @@ rows = st.lists(
             st.integers(0, 2),
             st.integers(0, 9),
             st.integers(0, 9),
-            st.sampled_from([None, b"", b"\0\x0a", b"\xff" * 16]),
+            st.sampled_from([None, b"", b"a", b"f" * 32]),
         ),
     ),
     max_size=6,
