@@ -74,8 +74,13 @@ def field(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
 @numba.njit(cache=True, nogil=True)
 def copy(target: Bytes, to: int, source: Bytes, start: int, end: int) -> int:
     """Copy a range; gives the position after it."""
-    for i in range(end - start):
-        target[to + i] = source[start + i]
+    # Unsigned, since numba lets signed indices count from the end, and a loop that asks for that isn't vectorised:
+    # 3 us instead of 120 for 72 kB.
+    first, target_first, length = np.uint64(start), np.uint64(to), np.uint64(end - start)
+    i = np.uint64(0)
+    while i < length:
+        target[target_first + i] = source[first + i]
+        i += np.uint64(1)
     return to + end - start
 
 

@@ -8,7 +8,6 @@ Three steps, each one pass: `_gather` finds the spans and sets the other fields 
 piece and computes the pieces' exact sizes; `_write` copies.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numba
@@ -66,8 +65,7 @@ class Plan(NamedTuple):
     """[n]: length of the ResourceSpans that the span begins in its piece; 0 if it begins none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One TracesData, for one partition, with `spans` spans."""
 
     partition: int
