@@ -158,8 +158,8 @@ def snapshot_name(key: bytes) -> SnapshotName | None:
     return SnapshotName(int(pieces[0]), int(pieces[1]), pieces[2])
 
 
-def obsolete_keys(keys: Iterable[bytes], newest: SnapshotName) -> list[bytes]:
-    """The keys of older snapshots of the same shard: to be deleted when the newest is acknowledged, manifests first.
+def obsolete_keys(keys: Iterable[bytes], newest: Cut) -> list[bytes]:
+    """The keys of older snapshots of a cut's shard: to be deleted when its own records are acknowledged, manifests first.
 
     Those of the same window by other writers stay: they may be half written.
     """

@@ -123,7 +123,7 @@ def bound_texts(layout: Layout) -> Sequence[str]:
 
 
 def exemplar(label: str, trace: bytes, value_ns: int, timestamp_ms: int) -> Exemplar | None:
-    """The exemplar of a trace ID's text (PRIM-9) with the raw observation in seconds (REG-12); None for one too long."""
+    """The exemplar of a trace ID (text, PRIM-9) and the raw observation in seconds (REG-12); None if it is too long."""
     text = trace.decode(errors="replace")
     if len(label) + len(text) > _MAX_EXEMPLAR_CHARACTERS:
         return None

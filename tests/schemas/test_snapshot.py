@@ -205,7 +205,7 @@ def test_older_snapshots_are_obsolete_manifests_first():
     older, same, newer = (replace(CUT, end_ms=end) for end in (29, 30, 31))
     keys = [key for cut in (older, newer) for key, _ in snapshot_records(cut, WRITER)]
     keys += [key for key, _ in snapshot_records(same, ZOMBIE)] + [b"checkpoint", b"3/29/0102/0"]
-    assert obsolete_keys(keys, SnapshotName(2, 30, WRITER.hex())) == [b"2/29/0102/manifest", b"2/29/0102/0"]
+    assert obsolete_keys(keys, CUT) == [b"2/29/0102/manifest", b"2/29/0102/0"]
 
 
 def test_names_are_read_from_keys():
