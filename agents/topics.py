@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 
 from agents import kafka
 from schemas.config import Config
-from schemas.deltas import PART_LIMIT_BYTES
+from schemas.deltas import MAX_BATCH_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -197,7 +197,7 @@ class Requirements:
         if name in (self.names.checkpoints, self.names.snapshots):
             return CHANGELOG_MAX_RECORD_BYTES
         if name == self.names.deltas:
-            return PART_LIMIT_BYTES + RECORD_OVERHEAD_BYTES
+            return MAX_BATCH_BYTES + RECORD_OVERHEAD_BYTES
         spans = self._record_bytes + RECORD_OVERHEAD_BYTES
         if name == self.names.spans:
             return spans

@@ -5,13 +5,14 @@ same window always gives the same parts, so a batch that is computed and sent ag
 (partition, end, previous end), and its parts by the digest of the whole.
 """
 
-from schemas.deltas.batches import PART_LIMIT_BYTES, decode_batch, encode_window, join_parts
+from schemas.deltas.batches import MAX_BATCH_BYTES, PART_LIMIT_BYTES, decode_batch, encode_window, join_parts
 from schemas.deltas.merge import merge_rows
 from schemas.deltas.types import DELTA_SCHEMA, NO_BUCKET, NO_LAYOUT, Batch, Layout, Ledger, LedgerKey, Window
 from schemas.int128 import join, split
 
 __all__ = [
     "DELTA_SCHEMA",
+    "MAX_BATCH_BYTES",
     "NO_BUCKET",
     "NO_LAYOUT",
     "PART_LIMIT_BYTES",

@@ -21,13 +21,15 @@ FORMAT_VERSION = 1
 PART_LIMIT_BYTES = 600_000
 """Estimated bytes of ledger entries and rows, not compressed, at which a part ends; a constant of the protocol.
 
-A single row, whose labels are `MAX_LABEL_SET_BYTES` at most, stays below it, so that a record with its layouts stays
-below 1,000,000 B even if nothing compresses. A change needs a new `FORMAT_VERSION`: parts of two cuts must not make
-one set.
+A single row, whose labels are `MAX_LABEL_SET_BYTES` at most, stays below it. A change needs a new `FORMAT_VERSION`:
+parts of two cuts must not make one set.
 """
 
 MAX_LAYOUTS_BYTES = 100_000
 """All parts repeat the layouts of the window's rows: about 800 different ones of the default length."""
+
+MAX_BATCH_BYTES = PART_LIMIT_BYTES + MAX_LAYOUTS_BYTES + 20_000
+"""No batch is longer, even if nothing compresses: the rest is the envelope, an Arrow schema and zstd's own bytes."""
 
 _DIGEST_BYTES = 16
 _CHECKSUM_BYTES = 8

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from schemas import deltas_pb2 as pb
 from schemas.deltas import (
     DELTA_SCHEMA,
+    MAX_BATCH_BYTES,
     NO_BUCKET,
     NO_LAYOUT,
     PART_LIMIT_BYTES,
@@ -34,7 +35,6 @@ from schemas.metrics import METRICS, Kind, MetricId
 
 LAYOUTS = ((0.002,), (0.1, 0.5, 16.384))
 KEY = ("tenant", "labels", "metric", "bucket", "layout")
-RECORD_LIMIT = 1_000_000
 
 Row = dict[str, object]
 
@@ -186,12 +186,19 @@ def test_a_large_window_is_cut_into_parts_that_fit_into_records():
     assert content([whole]) == expected(rows)
 
 
-def test_a_record_of_incompressible_rows_of_the_greatest_length_stays_below_the_limit():
-    rng = random.Random(0)
-    labels = [[(f"{n:04}", rng.randbytes(1020).hex()) for n in range(127)] for _ in range(5)]
-    [values] = encode_window(window([row(labels=pairs) for pairs in labels]), 0, 1, 1)
-    assert len(values) == 3  # two of 259 kB fit into one
-    assert max(map(len, values)) < RECORD_LIMIT
+def test_no_batch_is_longer_than_the_limit_even_if_nothing_compresses():
+    longest = [row(labels=[(f"{n:04}", f"{i}" * 2040) for n in range(127)]) for i in range(3)]
+    layouts = tuple(tuple(i / 100 + bound for bound in range(100)) for i in range(120))
+    rows = [{**one, "layout": i % 120, "bucket": 0} for i, one in enumerate(large(1_000)[::4])]
+    [values] = encode_window(window([*longest, *rows], layouts=layouts), 0, 1, 1)
+    sizes = [
+        len(value) - len(batch.rows) + batch.rows_size
+        for value in values
+        for batch in [pb.DeltaBatch.FromString(value)]
+    ]
+    assert [decode_batch(value).rows.height for value in values][:1] == [2]  # of the longest rows only two fit into one
+    assert PART_LIMIT_BYTES < max(sizes) < MAX_BATCH_BYTES - 10_000
+    assert MAX_BATCH_BYTES < 1_000_000
 
 
 @given(tables())
