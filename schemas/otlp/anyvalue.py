@@ -1,0 +1,54 @@
+"""Attribute values as text (Tempo PRIM-3)."""
+
+from functools import cache
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from opentelemetry.proto.common.v1 import common_pb2
+
+from schemas.labels import float_text
+from schemas.otlp.attributes import ARRAY_VALUE, BOOL, DOUBLE, INT, KEY_VALUE_LIST, STRING
+
+
+def attribute_text(kind: int, payload: bytes) -> bytes:
+    """The text of an attribute of a span frame: its kind there, and the bytes of its range.
+
+    It is UTF-8 as far as the strings in it are. Whatever the scan accepted has a text.
+    """
+    if kind == STRING:
+        return payload
+    if kind not in (BOOL, INT, DOUBLE, ARRAY_VALUE, KEY_VALUE_LIST):
+        return b""
+    return _text(_any_value().FromString(payload))
+
+
+def _text(value: Any) -> bytes:
+    match value.WhichOneof("value"):
+        case "string_value":
+            return bytes(value.string_value)
+        case "bool_value":
+            return b"true" if value.bool_value else b"false"
+        case "int_value":
+            return b"%d" % value.int_value
+        case "double_value":
+            return float_text(value.double_value).encode()
+        case "array_value":
+            return b"[%b]" % b"".join(map(_text, value.array_value.values))
+        case "kvlist_value":
+            pairs = value.kvlist_value.values
+            return b"{%b}" % b"".join(b"%b:%b" % (pair.key, _text(pair.value)) for pair in pairs)
+    return b""
+
+
+@cache
+def _any_value() -> Any:
+    """The class of OTLP's AnyValue with its strings turned into bytes: invalid UTF-8 must pass."""
+    file = descriptor_pb2.FileDescriptorProto()
+    common_pb2.DESCRIPTOR.CopyToProto(file)
+    for message in file.message_type:
+        for field in message.field:
+            if field.type == field.TYPE_STRING:
+                field.type = field.TYPE_BYTES
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("opentelemetry.proto.common.v1.AnyValue"))

@@ -1,0 +1,190 @@
+"""Records into a span frame: the one way in which spans are read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.otlp import columns as col
+from schemas.otlp.attributes import wanted_keys
+from schemas.otlp.codecs import Codec, split
+from schemas.otlp.columns import (
+    AttributeColumns,
+    MessageColumns,
+    ResourceColumns,
+    SpanColumns,
+    attribute_columns,
+)
+from schemas.otlp.frame import (
+    Attributes,
+    MessageTable,
+    RecordTable,
+    ResourceTable,
+    ScanError,
+    SpanFrame,
+    SpanTable,
+    Strings,
+)
+from schemas.otlp.kernel import MAX_LATENCY_NS, NO_SPACE, Output, registers, scan_messages
+from schemas.otlp.messages import messages
+from schemas.otlp.wire import Fault
+from schemas.record import Record
+
+MAX_BATCH_BYTES = (1 << 30) - 1
+"""Offsets into a frame's data have 32 bits, and joined values may double it."""
+
+_SPAN_BYTES, _RESOURCE_BYTES = 192, 1024
+"""Rows are set aside for spans of this size; where they are smaller, the tables grow."""
+
+_REASONS = {
+    Fault.TRUNCATED: "the value ends before its end",
+    Fault.VARINT: "the varint is too long",
+    Fault.FIELD_NUMBER: "the field number is 0",
+    Fault.WIRE_TYPE: "there is no such wire type",
+    Fault.END_GROUP: "the group's end doesn't belong here",
+    Fault.LENGTH: "the length goes beyond the end of the message",
+    Fault.DEPTH: "messages are nested too deeply",
+}
+
+
+def scan_records(records: Sequence[Record], keys: Sequence[str], codec: Codec) -> SpanFrame:
+    """The spans of records, with the attributes whose keys are wanted.
+
+    What protobuf's own parser takes for a TracesData is accepted, and invalid UTF-8; the rest is in `errors`. Control
+    records must not be among them. ValueError if the values are more than `MAX_BATCH_BYTES`.
+    """
+    values = [record.value for record in records]
+    bounds = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    if bounds[-1] > MAX_BATCH_BYTES:
+        raise ValueError(f"a batch of {bounds[-1]} bytes: a frame holds at most {MAX_BATCH_BYTES}")
+    data = np.frombuffer(bytearray().join(values), np.uint8)
+    messages_in = split(data, bounds, codec)
+    data, out = _scan(data, messages_in.ranges, keys)
+    table, tenants = _record_table(records, messages_in.no_metrics)
+    found = out.messages.errors[: out.counters[col.ERRORS]].tolist()
+    errors = [
+        ScanError(row, position - int(bounds[row]), _REASONS[Fault(fault)])
+        for row, position, fault in sorted([*found, *messages_in.errors])
+    ]
+    spans = _span_table(out, len(records))
+    resources = _resource_table(out, spans)
+    accepted = MessageTable(out.messages.record[: out.counters[col.MESSAGES]])
+    return SpanFrame(data, tuple(keys), tenants, table, accepted, resources, spans, tuple(errors))
+
+
+def _scan(
+    data: npt.NDArray[np.uint8], ranges: npt.NDArray[np.int64], keys: Sequence[str]
+) -> tuple[npt.NDArray[np.uint8], Output]:
+    """Run the kernel until it is through, with more room each time that it stops."""
+    tables = messages()
+    regs, stack = registers(tables)
+    wanted = wanted_keys(keys)
+    out = _output(len(data), len(ranges), len(keys))
+    at = 0
+    while True:
+        at, why = scan_messages(data, ranges, at, tables, wanted, regs, stack, out)
+        if at == len(ranges):
+            return data, out
+        if why == NO_SPACE:
+            data = np.concatenate([data, np.empty(len(data), np.uint8)])
+        else:
+            out = _grown(out)
+
+
+def _output(size: int, messages_in: int, keys: int) -> Output:
+    """Empty tables for data of `size` bytes."""
+    spans, resources = size // _SPAN_BYTES + 16, size // _RESOURCE_BYTES + messages_in + 16
+    counters = np.zeros(5, np.int64)
+    counters[col.USED] = size
+    return Output(
+        SpanColumns(
+            np.empty((col.SPAN_INTS, spans), np.int32), np.empty((4, spans), np.int64), attribute_columns(keys, spans)
+        ),
+        ResourceColumns(
+            np.empty((2, resources), np.int32), np.empty(resources, np.int64), attribute_columns(keys, resources)
+        ),
+        MessageColumns(np.empty(messages_in, np.int32), np.empty((messages_in, 3), np.int64)),
+        counters,
+    )
+
+
+def _grown(out: Output) -> Output:
+    """The same tables with twice the room, zeros in it."""
+    spans, resources = out.spans, out.resources
+    return out._replace(
+        spans=SpanColumns(_wider(spans.ints), _wider(spans.longs), _wider_attributes(spans.attributes)),
+        resources=ResourceColumns(
+            _wider(resources.ints), _wider(resources.size), _wider_attributes(resources.attributes)
+        ),
+    )
+
+
+def _wider_attributes(attributes: AttributeColumns) -> AttributeColumns:
+    return AttributeColumns(_wider(attributes.kind), _wider(attributes.offset), _wider(attributes.length))
+
+
+def _wider(columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    rows = columns.shape[-1]
+    wider = np.zeros((*columns.shape[:-1], 2 * rows), columns.dtype)
+    wider[..., :rows] = columns
+    return wider
+
+
+def _record_table(records: Sequence[Record], no_metrics: npt.NDArray[np.bool_]) -> tuple[RecordTable, tuple[str, ...]]:
+    numbers: dict[str, int] = {}
+    tenant = [numbers.setdefault(record.tenant, len(numbers)) for record in records]
+    table = RecordTable(
+        offset=np.array([record.offset for record in records], np.int64),
+        timestamp_ms=np.array([record.timestamp_ms for record in records], np.int64),
+        tenant=np.array(tenant, np.int32),
+        no_metrics=no_metrics | np.array([record.no_metrics for record in records], np.bool_),
+    )
+    return table, tuple(numbers)
+
+
+def _span_table(out: Output, records: int) -> SpanTable:
+    n = int(out.counters[col.SPANS])
+    ints, longs = out.spans.ints[:, :n], out.spans.longs[:, :n]
+
+    def strings(row: int) -> Strings:
+        return Strings(ints[row], ints[row + 1])
+
+    record = ints[col.RECORD]
+    first = np.searchsorted(record, np.arange(records))  # they are in the order of the records
+    latency = longs[col.LATENCY_NS]
+    clamped = latency < 0
+    return SpanTable(
+        resource=ints[col.RESOURCE],
+        record=record,
+        index=(np.arange(n) - first[record]).astype(np.int32),
+        kind=ints[col.KIND],
+        status=ints[col.STATUS_CODE],
+        trace_id=strings(col.TRACE_ID),
+        span_id=strings(col.SPAN_ID),
+        parent_id=strings(col.PARENT_ID),
+        name=strings(col.NAME),
+        status_message=strings(col.STATUS_MESSAGE),
+        trace_state=strings(col.TRACE_STATE),
+        start_ns=longs[col.START_NS].view(np.uint64),
+        end_ns=longs[col.END_NS].view(np.uint64),
+        latency_ns=np.where(clamped, MAX_LATENCY_NS, latency),
+        clamped=clamped,
+        size=longs[col.SPAN_SIZE],
+        attributes=_attributes(out.spans.attributes, n),
+    )
+
+
+def _resource_table(out: Output, spans: SpanTable) -> ResourceTable:
+    n = int(out.counters[col.RESOURCES])
+    return ResourceTable(
+        message=out.resources.ints[col.MESSAGE, :n],
+        record=out.resources.ints[col.RESOURCE_RECORD, :n],
+        attributes=_attributes(out.resources.attributes, n),
+        size=out.resources.size[:n],
+        spans=np.bincount(spans.resource, minlength=n).astype(np.int32),
+    )
+
+
+def _attributes(columns: AttributeColumns, rows: int) -> Attributes:
+    return Attributes(columns.kind[:, :rows], columns.offset[:, :rows], columns.length[:, :rows])
