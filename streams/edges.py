@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from streams.kernels import kernel
 from streams.groups import CellTable, GroupTable, Observation, bucket_of, find_group, observe
 from streams.half_edges import (
     DATABASE,
@@ -72,7 +72,7 @@ class EdgeTotals(NamedTuple):
     """Per tenant, see `MADE`."""
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fold_edges(
     spans: SpanColumns,
     plan: ServiceGraphsPlan,
@@ -96,7 +96,7 @@ def fold_edges(
     return len(spans.kind)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def expire_half_edges(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, end_ms: int) -> bool:
     """Expire what waited until the window's end (SG-19); False if there was no room: go on after making some."""
     for tenant in range(len(half_edges.queues)):
@@ -108,7 +108,7 @@ def expire_half_edges(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: Edg
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cells_have_room(state: EdgeTotals) -> bool:
     """Whether one more edge has a place in its group and in a cell of each histogram."""
     return state.groups.used[0] < len(state.groups.hashes) and state.cells.used[0] + HISTOGRAMS <= len(
@@ -116,13 +116,13 @@ def _cells_have_room(state: EdgeTotals) -> bool:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _has_room(half_edges: HalfEdges, state: EdgeTotals, spans: SpanColumns, row: int) -> bool:
     key_bytes = spans.trace_bytes[row] + max(spans.span_bytes[row], spans.parent_bytes[row])
     return _cells_have_room(state) and has_room(half_edges, key_bytes)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _take_span(
     spans: SpanColumns,
     plan: ServiceGraphsPlan,
@@ -166,7 +166,7 @@ def _take_span(
         state.counts[tenant, MADE] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_full(
     plan: ServiceGraphsPlan, half_edges: HalfEdges, tenant: int, now_ms: int, more_bytes: int, max_bytes: int
 ) -> bool:
@@ -180,14 +180,14 @@ def _is_full(
     return counted_bytes(half_edges) + more_bytes > max_bytes
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _lookup(spans: SpanColumns, attribute: int, row: int) -> int:
     """An attribute of a span, resource first (PRIM-2)."""
     value = spans.resource_values[attribute, spans.resource[row]]
     return value if value != ABSENT else spans.values[attribute, row]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _apply_common(spans: SpanColumns, plan: ServiceGraphsPlan, half: Any, row: int) -> None:
     """What both sides set (SG-9, SG-10): the last one counts, but a failure stays."""
     record = spans.record[row]
@@ -205,7 +205,7 @@ def _apply_common(spans: SpanColumns, plan: ServiceGraphsPlan, half: Any, row: i
             break
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _apply_client(spans: SpanColumns, plan: ServiceGraphsPlan, half_edges: HalfEdges, row: int, edge: int) -> None:
     """SG-9."""
     half, tenant = half_edges.rows[edge], spans.tenant[row]
@@ -222,7 +222,7 @@ def _apply_client(spans: SpanColumns, plan: ServiceGraphsPlan, half_edges: HalfE
     _apply_database(spans, plan, half, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _apply_server(spans: SpanColumns, plan: ServiceGraphsPlan, half_edges: HalfEdges, row: int, edge: int) -> None:
     """SG-10."""
     half, tenant = half_edges.rows[edge], spans.tenant[row]
@@ -239,7 +239,7 @@ def _apply_server(spans: SpanColumns, plan: ServiceGraphsPlan, half_edges: HalfE
             half_edges.values[edge, plan.server_slots[tenant, i]] = value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _apply_database(spans: SpanColumns, plan: ServiceGraphsPlan, half: Any, row: int) -> None:
     """SG-14: a client span that names a database is the whole edge."""
     tenant = spans.tenant[row]
@@ -263,7 +263,7 @@ def _apply_database(spans: SpanColumns, plan: ServiceGraphsPlan, half: Any, row:
         half.server = callee
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _expire(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, tenant: int, edge: int) -> None:
     """SG-26 to SG-29: a virtual node where the other side can be named, else a count."""
     half = half_edges.rows[edge]
@@ -285,17 +285,17 @@ def _expire(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, t
     remove(half_edges, edge)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _emit(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, tenant: int, edge: int) -> None:
     """Add an edge to its group (SG-22); there must be room."""
     half = half_edges.rows[edge]
     values = plan.slot_counts[tenant]
-    key = np.zeros(state.groups.keys.shape[1], np.int32)
+    key = state.groups.scratch
     key[EDGE_TENANT], key[EDGE_CLIENT], key[EDGE_SERVER] = tenant, half.client, half.server
     key[EDGE_CONNECTION] = half.connection
     for i in range(values):
         key[EDGE_VALUES + i] = half_edges.values[edge, i]
-    group = find_group(state.groups, key, EDGE_VALUES + values)
+    group = find_group(state.groups, EDGE_VALUES + values)
     total, nothing = state.totals[group], np.int64(0)
     total.edges += 1
     total.total_lo, total.total_hi = added(total.total_lo, total.total_hi, half.weight, nothing)
@@ -309,7 +309,7 @@ def _emit(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, ten
         _observe(plan, half_edges, state, edge, group, QUEUE_SECONDS, np.int64(queued_ns))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _observe(
     plan: ServiceGraphsPlan,
     half_edges: HalfEdges,
@@ -332,24 +332,3 @@ def _observe(
         np.int64(half.trace_bytes if half.traced else 0),
     )
     observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns) * HISTOGRAMS + histogram, seen)
-
-
-@numba.njit(cache=True, nogil=True)
-def restore_half(half_edges: HalfEdges, restored: Any, values: Any, keys: Any, text_starts: Any) -> None:
-    """Append half-edges in the order of their rows; `key_start` says where their IDs lie in `keys`. Needs room."""
-    for i in range(len(restored)):
-        given = restored[i]
-        trace, span = given.key_start, given.key_start + given.trace_bytes
-        hashed = key_hash(given.tenant, keys, trace, given.trace_bytes, span, given.span_bytes)
-        row = take_row(half_edges, hashed, given.tenant, keys, trace, given.trace_bytes, span, given.span_bytes)
-        half = half_edges.rows[row]
-        half.kind, half.connection, half.failed, half.traced = given.kind, given.connection, given.failed, given.traced
-        half.client, half.server, half.peer = given.client, given.server, given.peer
-        half.client_ns, half.server_ns = given.client_ns, given.server_ns
-        half.client_end_ns, half.server_start_ns = given.client_end_ns, given.server_start_ns
-        half.arrival_ms, half.weight = given.arrival_ms, given.weight
-        half.seen_ms, half.seen_offset, half.seen_index = given.seen_ms, given.seen_offset, given.seen_index
-        for slot in range(values.shape[1]):
-            half_edges.values[row, slot] = values[i, slot]
-        weigh(half_edges, row, text_starts)
-        append(half_edges, row)

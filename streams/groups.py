@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from streams.kernels import kernel
 from streams.interner import FULL, fill_slots, mixed, slots_for
 from streams.limbs import added, weighted_latency
 
@@ -41,6 +41,8 @@ class GroupTable(NamedTuple):
     """Per group and place: the cell, or -1."""
     used: npt.NDArray[np.int64]
     """Groups."""
+    scratch: npt.NDArray[np.int32]
+    """A key in the making: kernels allocate nothing."""
 
 
 class CellTable(NamedTuple):
@@ -62,6 +64,7 @@ def new_groups(capacity: int, width: int, places: int) -> GroupTable:
         keys=np.zeros((capacity, width), np.int32),
         cell_of=np.full((capacity, places), -1, np.int32),
         used=np.zeros(1, np.int64),
+        scratch=np.zeros(width, np.int32),
     )
 
 
@@ -98,9 +101,10 @@ def resized_cells(old: CellTable, capacity: int) -> CellTable:
     return new
 
 
-@numba.njit(cache=True, nogil=True)
-def find_group(table: GroupTable, key: Any, width: int) -> int:
-    """The number of the group of the first `width` values of a key, the others being zero, new or not; `FULL`."""
+@kernel
+def find_group(table: GroupTable, width: int) -> int:
+    """The group of the first `width` values of `scratch`, new or not; `FULL` if it is new and there is no room."""
+    key = table.scratch
     hashed = np.uint64(width)
     for i in range(width):
         hashed = mixed(hashed, np.uint64(np.uint32(key[i])))
@@ -109,7 +113,7 @@ def find_group(table: GroupTable, key: Any, width: int) -> int:
     at = np.int64(hashed) & mask
     while table.slots[at] >= 0:
         group = table.slots[at]
-        if table.hashes[group] == hashed and _same_key(table.keys, group, key, width):
+        if table.hashes[group] == hashed and _same_key(table, group, width):
             return np.int64(group)
         at = (at + 1) & mask
     group = table.used[0]
@@ -123,16 +127,16 @@ def find_group(table: GroupTable, key: Any, width: int) -> int:
     return np.int64(group)
 
 
-@numba.njit(cache=True, nogil=True)
-def _same_key(keys: Any, group: int, key: Any, width: int) -> bool:
+@kernel
+def _same_key(table: GroupTable, group: int, width: int) -> bool:
     for i in range(width):
-        if keys[group, i] != key[i]:
+        if table.keys[group, i] != table.scratch[i]:
             return False
     # A shorter key is another one even if the rest is zero: the first value, the tenant, decides the width.
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def bucket_of(limits_ns: Any, latency_ns: int) -> int:
     """The first bucket whose limit isn't below the latency, or their count: +Inf."""
     bucket = 0
@@ -154,7 +158,7 @@ class Observation(NamedTuple):
     trace_bytes: np.int64
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def observe(groups: GroupTable, table: CellTable, group: int, place: int, seen: Observation) -> None:
     """Add an observation to a cell of a group; there must be room for a new cell."""
     number = np.int64(groups.cell_of[group, place])
@@ -173,7 +177,7 @@ def observe(groups: GroupTable, table: CellTable, group: int, place: int, seen: 
         _keep_exemplar(table, number, seen)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _after(cell: Any, seen: Observation) -> bool:
     """Whether the cell's exemplar comes later in the log."""
     if cell.ex_timestamp_ms != seen.timestamp_ms:
@@ -183,7 +187,7 @@ def _after(cell: Any, seen: Observation) -> bool:
     return cell.ex_index > seen.index
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _keep_exemplar(table: CellTable, number: int, seen: Observation) -> None:
     cell = table.cells[number]
     cell.ex_timestamp_ms, cell.ex_offset, cell.ex_index = seen.timestamp_ms, seen.offset, seen.index

@@ -5,10 +5,10 @@ Everything here is a kernel or an array that kernels change; `streams.service_gr
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from streams.kernels import kernel
 from streams.interner import hash_bytes, mixed, same_bytes, slots_for
 from streams.span_columns import SpanColumns
 
@@ -147,7 +147,7 @@ def _chain_free(rows: npt.NDArray[Any], first: int) -> None:
     rows["key_room"][first:] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _walk(half_edges: HalfEdges, tenant: int, out: Any) -> int:
     count = 0
     row = half_edges.queues[tenant].oldest
@@ -158,7 +158,7 @@ def _walk(half_edges: HalfEdges, tenant: int, out: Any) -> int:
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _enter_all(half_edges: HalfEdges) -> None:
     for tenant in range(len(half_edges.queues)):
         row = half_edges.queues[tenant].oldest
@@ -167,20 +167,20 @@ def _enter_all(half_edges: HalfEdges) -> None:
             row = half_edges.rows[row].newer
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def has_room(half_edges: HalfEdges, key_bytes: int) -> bool:
     """Whether one more half-edge with a key of that length has a place."""
     return half_edges.state[_FREE] >= 0 and half_edges.state[_KEY_END] + 2 * key_bytes + 8 <= len(half_edges.keys)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def key_hash(tenant: int, data: Any, trace: int, trace_bytes: int, span: int, span_bytes: int) -> np.uint64:
     """The hash of a key; lengths take part (Tempo SG-5)."""
     state = mixed(hash_bytes(data, trace, trace_bytes, tenant), hash_bytes(data, span, span_bytes, 0))
     return state ^ (state >> np.uint64(32))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def find_half(
     half_edges: HalfEdges,
     hashed: np.uint64,
@@ -210,7 +210,7 @@ def find_half(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def take_row(
     half_edges: HalfEdges,
     hashed: np.uint64,
@@ -244,14 +244,14 @@ def take_row(
     return row
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def free_row(half_edges: HalfEdges, row: int) -> None:
     """Give back a row that isn't in the map and the queue."""
     half_edges.rows[row].newer = half_edges.state[_FREE]
     half_edges.state[_FREE] = row
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def enter(half_edges: HalfEdges, row: int) -> None:
     """Put a row into the map."""
     mask = len(half_edges.slots) - 1
@@ -261,7 +261,7 @@ def enter(half_edges: HalfEdges, row: int) -> None:
     half_edges.slots[at] = row
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def append(half_edges: HalfEdges, row: int) -> None:
     """Put a new row into the map and at the end of its tenant's queue."""
     enter(half_edges, row)
@@ -281,7 +281,7 @@ def append(half_edges: HalfEdges, row: int) -> None:
     half_edges.state[_HALVES] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def remove(half_edges: HalfEdges, row: int) -> None:
     """Take a row out of the map and the queue, and free it."""
     _leave_map(half_edges, row)
@@ -303,7 +303,7 @@ def remove(half_edges: HalfEdges, row: int) -> None:
     free_row(half_edges, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def discount(half_edges: HalfEdges, row: int) -> None:
     """Count a half-edge towards the limits no longer."""
     half = half_edges.rows[row]
@@ -312,7 +312,7 @@ def discount(half_edges: HalfEdges, row: int) -> None:
     half_edges.state[_COUNTED_BYTES] -= half.bytes
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def settle(half_edges: HalfEdges, tenant: int, now_ms: int, wait_ms: int) -> int:
     """Discount a tenant's half-edges whose deadline isn't after `now_ms`; how many count then."""
     queue = half_edges.queues[tenant]
@@ -322,13 +322,13 @@ def settle(half_edges: HalfEdges, tenant: int, now_ms: int, wait_ms: int) -> int
     return queue.counted
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def counted_bytes(half_edges: HalfEdges) -> int:
     """The bytes of all half-edges that count."""
     return half_edges.state[_COUNTED_BYTES]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def weigh(half_edges: HalfEdges, row: int, text_starts: Any) -> None:
     """Set what a half-edge costs: `HALF_BYTES`, its IDs and its texts. One that counts changes the sum."""
     half = half_edges.rows[row]
@@ -342,7 +342,7 @@ def weigh(half_edges: HalfEdges, row: int, text_starts: Any) -> None:
     half.bytes = cost
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _leave_map(half_edges: HalfEdges, row: int) -> None:
     """Free a row's slot, and move up what lies behind it in its chain."""
     slots, rows = half_edges.slots, half_edges.rows
@@ -360,7 +360,7 @@ def _leave_map(half_edges: HalfEdges, row: int) -> None:
     slots[gap] = -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def key_of(spans: SpanColumns, row: int, parent: bool) -> tuple[int, int, int, int]:
     """Where the parts of a span's key lie: its trace ID and, for a server's side, its parent's ID (Tempo SG-5)."""
     trace, trace_bytes = np.int64(spans.trace_start[row]), np.int64(spans.trace_bytes[row])

@@ -7,10 +7,10 @@ that field. Two values with one text may have two numbers; they meet where label
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from streams.kernels import kernel
 from schemas.otlp import attribute_text
 
 STRING = 1
@@ -148,7 +148,7 @@ def slots_for(capacity: int) -> int:
     return 1 << (2 * capacity - 1).bit_length()
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fill_slots(slots: Any, hashes: Any, entries: int) -> None:
     """Enter the first `entries` hashes into empty slots."""
     mask = len(slots) - 1
@@ -159,14 +159,14 @@ def fill_slots(slots: Any, hashes: Any, entries: int) -> None:
         slots[at] = entry
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def mixed(state: np.uint64, word: np.uint64) -> np.uint64:
     """A step of a hash; both are uint64. Hashes decide where entries lie, never a result."""
     state = (state ^ word) * np.uint64(0x9E3779B97F4A7C15)
     return state ^ (state >> np.uint64(29))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_bytes(data: Any, start: int, length: int, seed: int) -> np.uint64:
     """The hash of `data[start : start + length]`."""
     state = mixed(np.uint64(seed), np.uint64(length))
@@ -183,7 +183,7 @@ def hash_bytes(data: Any, start: int, length: int, seed: int) -> np.uint64:
     return state ^ (state >> np.uint64(32))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def same_bytes(a: Any, a_start: int, b: Any, b_start: int, length: int) -> bool:
     """Whether two ranges of one length hold the same bytes."""
     for i in range(length):
@@ -192,7 +192,7 @@ def same_bytes(a: Any, a_start: int, b: Any, b_start: int, length: int) -> bool:
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def intern(table: InternTable, kind: int, data: Any, start: int, length: int) -> int:
     """The number of a value, new or not; `FULL` if it is new and there is no room."""
     hashed = hash_bytes(data, start, length, kind)
@@ -221,7 +221,7 @@ def intern(table: InternTable, kind: int, data: Any, start: int, length: int) ->
     return np.int64(number)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _intern_column(
     table: InternTable, data: Any, kinds: Any, offsets: Any, lengths: Any, wanted: Any, out: Any, first: int
 ) -> int:

@@ -1,7 +1,8 @@
 """128-bit sums in kernels: a low limb (uint64) and a high one (int64), in two's complement as in `schemas.int128`."""
 
-import numba
 import numpy as np
+
+from streams.kernels import kernel
 
 _MASK = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -12,14 +13,14 @@ _UPPER = np.uint64(64) - _FRACTION
 _ONE = np.uint64(1)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def added(lo: np.uint64, hi: np.int64, plus_lo: np.uint64, plus_hi: np.int64) -> tuple[np.uint64, np.int64]:
     """The sum of two numbers."""
     total = lo + plus_lo
     return total, hi + plus_hi + np.int64(total < lo)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def weighted_latency(weight: np.uint64, latency_ns: np.int64) -> tuple[np.uint64, np.int64]:
     """A latency (not negative) times a weight (in 2^-32), in 2^-16 ns, rounded half to even."""
     a0, a1 = weight & _MASK, weight >> _HALF

@@ -1,13 +1,11 @@
 """Service graphs: edges between services, from the two halves that client and server report (Tempo §7)."""
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from schemas.checkpoint import HALF_EDGE_SCHEMA
 from schemas.config import ServiceGraphsSettings
 from schemas.labels import sanitize_name
 from schemas.metrics import MetricId
@@ -23,17 +21,10 @@ from streams.edges import (
     EdgeTotals,
     expire_half_edges,
     fold_edges,
-    restore_half,
 )
 from streams.groups import new_cells, new_groups, resized_cells, resized_groups
-from streams.half_edges import (
-    HALF,
-    grown_half_edges,
-    half_count,
-    new_half_edges,
-    queued_rows,
-    resized_half_edges,
-)
+from streams.half_edge_table import half_edge_table, restored_half_edges
+from streams.half_edges import grown_half_edges, half_count, resized_half_edges
 from streams.interner import Interner
 from streams.plan import Plan, edge_slots
 from streams.rows import LabelCache, LabelSet, counter_rows, histogram_rows, window_rows
@@ -51,9 +42,6 @@ _METRICS = (
 )
 """By histogram."""
 
-_TEXTS = ("client", "server", "peer")
-_COPIED = tuple(name for name in HALF_EDGE_SCHEMA if name in HALF.names and name not in {"tenant", *_TEXTS})
-
 
 class ServiceGraphs:
     """The edges of one open window, and the half-edges that wait."""
@@ -65,10 +53,8 @@ class ServiceGraphs:
         plan.include(waiting["tenant"].unique(maintain_order=True).to_list())
         groups = new_groups(64, EDGE_VALUES, HISTOGRAMS)
         self._state = EdgeTotals(groups, np.zeros(64, EDGE_TOTALS), new_cells(128), np.zeros((1, COUNTS), np.int64))
-        self._half_edges = new_half_edges(max(64, len(waiting)), 1, 1, 1 << 12)
+        self._half_edges = restored_half_edges(waiting, plan, interner)
         self._widen()
-        if len(waiting):
-            self._restore(waiting)
 
     def fold(self, spans: SpanColumns) -> None:
         """Take the spans of a frame, in log order."""
@@ -110,76 +96,7 @@ class ServiceGraphs:
 
     def half_edges(self) -> pl.DataFrame:
         """Those that wait, as `HALF_EDGE_SCHEMA` says."""
-        if not self.waiting:
-            return HALF_EDGE_SCHEMA.to_frame()
-        order = sorted(range(len(self._plan.tenants)), key=lambda number: self._plan.tenants[number])
-        rows = np.concatenate([queued_rows(self._half_edges, number) for number in order])
-        halves = self._half_edges.rows[rows]
-        ids = self._key_ids(rows)
-        columns = {
-            "tenant": pl.Series(self._plan.tenants, dtype=pl.String()).gather(halves["tenant"]),
-            "trace_id": pl.Series([trace for trace, _ in ids], dtype=pl.Binary()),
-            "span_id": pl.Series([span for _, span in ids], dtype=pl.Binary()),
-            **{name: pl.Series(np.ascontiguousarray(halves[name])).cast(HALF_EDGE_SCHEMA[name]) for name in _COPIED},
-            **{name: self._texts(halves[name]) for name in _TEXTS},
-            "dimensions": self._dimensions(halves["tenant"], self._half_edges.values[rows]),
-        }
-        return pl.DataFrame({name: columns[name] for name in HALF_EDGE_SCHEMA}, schema=HALF_EDGE_SCHEMA)
-
-    def _key_ids(self, rows: npt.NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
-        halves, keys = self._half_edges.rows[rows], self._half_edges.keys.tobytes()
-        places = zip(*(halves[name].tolist() for name in ("key_start", "trace_bytes", "span_bytes")), strict=True)
-        return [(keys[at : at + trace], keys[at + trace : at + trace + span]) for at, trace, span in places]
-
-    def _texts(self, numbers: npt.NDArray[np.int32]) -> pl.Series:
-        """The texts of a column of numbers, each made once."""
-        distinct, places = np.unique(numbers, return_inverse=True)
-        texts = pl.Series([self._interner.text(number) for number in distinct.tolist()], dtype=pl.Binary())
-        return texts.gather(places)
-
-    def _dimensions(self, tenants: npt.NDArray[np.int32], values: npt.NDArray[np.int32]) -> pl.Series:
-        """Names and values in turn."""
-        names = [_slot_names(settings.service_graphs) for settings in self._plan.settings]
-        lists: list[list[bytes]] = [[] for _ in range(len(tenants))]
-        for row, slot in zip(*(found.tolist() for found in np.nonzero(values)), strict=True):
-            lists[row] += (names[tenants[row]][slot], self._interner.text(int(values[row, slot])))
-        return pl.Series(lists, dtype=pl.List(pl.Binary()))
-
-    def _restore(self, waiting: pl.DataFrame) -> None:
-        keys = b"".join(chain.from_iterable(zip(waiting["trace_id"], waiting["span_id"], strict=True)))
-        halves = np.zeros(len(waiting), HALF)
-        halves["tenant"] = [self._plan.numbers[tenant] for tenant in waiting["tenant"]]
-        halves["trace_bytes"], halves["span_bytes"] = (
-            waiting[name].bin.size().to_numpy() for name in ("trace_id", "span_id")
-        )
-        lengths = halves["trace_bytes"].astype(np.int64) + halves["span_bytes"]
-        halves["key_start"] = np.cumsum(lengths) - lengths
-        for name in _COPIED:
-            halves[name] = waiting[name].to_numpy()
-        for name in _TEXTS:
-            halves[name] = self._numbers(waiting[name])
-        values = self._slot_values(halves["tenant"], waiting["dimensions"])
-        self._half_edges = resized_half_edges(self._half_edges, 0, 0, 0, 2 * len(keys) + 8 * len(waiting) + 8)
-        restore_half(self._half_edges, halves, values, np.frombuffer(keys, np.uint8), self._interner.starts)
-
-    def _numbers(self, texts: pl.Series) -> npt.NDArray[np.int32]:
-        numbers = {text: self._interner.add(text) for text in texts.unique(maintain_order=True)}
-        return np.array([numbers[text] for text in texts], np.int32)
-
-    def _slot_values(self, tenants: npt.NDArray[np.int32], dimensions: pl.Series) -> npt.NDArray[np.int32]:
-        """Values by slot; a dimension that the tenant has no longer is left out."""
-        slots = [
-            {name: slot for slot, name in enumerate(_slot_names(settings.service_graphs))}
-            for settings in self._plan.settings
-        ]
-        values = np.zeros((len(tenants), self._half_edges.values.shape[1]), np.int32)
-        for row, pairs in enumerate(dimensions):
-            names_and_values = list(pairs)
-            for name, value in zip(names_and_values[::2], names_and_values[1::2], strict=True):
-                slot = slots[tenants[row]].get(name)
-                if slot is not None:
-                    values[row, slot] = self._interner.add(value)
-        return values
+        return half_edge_table(self._half_edges, self._plan, self._interner)
 
     def _label_set(self, key: Sequence[int], names: tuple[bytes, ...]) -> LabelSet:
         settings, text = self._plan.settings[key[EDGE_TENANT]], self._interner.text
@@ -240,10 +157,7 @@ class ServiceGraphs:
         self._half_edges = grown_half_edges(self._half_edges, key_bytes)
 
 
-def _slot_names(settings: ServiceGraphsSettings | None) -> tuple[bytes, ...]:
-    return () if settings is None else tuple(name.encode() for name in edge_slots(settings).names)
-
-
 def _label_names(settings: ServiceGraphsSettings | None) -> tuple[bytes, ...]:
     """SG-1, SG-24: no name is reserved, so a dimension may overwrite one of the first three."""
-    return (b"client", b"server", b"connection_type", *(sanitize_name(name) for name in _slot_names(settings)))
+    names = () if settings is None else edge_slots(settings).names
+    return (b"client", b"server", b"connection_type", *(sanitize_name(name) for name in names))

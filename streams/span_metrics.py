@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.kernels import kernel
 from schemas.config import SpanMetricsSettings
 from schemas.labels import SPAN_METRICS_RESERVED, reserved_name
 from schemas.metrics import MetricId
@@ -150,25 +150,24 @@ def _new_state(capacity: int, width: int, places: int) -> SpanTotals:
     return SpanTotals(new_groups(capacity, width, places), np.zeros(capacity, SPAN_TOTALS), new_cells(2 * capacity))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fold(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, first: int) -> int:
     """Add the spans from row `first` on; the row at which there was no room, or their count."""
-    key = np.zeros(state.groups.keys.shape[1], np.int32)
     for row in range(first, len(spans.kind)):
         tenant = spans.tenant[row]
         if not spans.measured[row] or not plan.active[tenant]:
             continue
         if state.cells.used[0] == len(state.cells.cells):
             return row
-        width = _group_key(spans, plan, row, tenant, key)
-        group = find_group(state.groups, key, width)
+        width = _group_key(spans, plan, row, tenant, state.groups.scratch)
+        group = find_group(state.groups, width)
         if group == FULL:
             return row
         _add_span(spans, plan, state, row, tenant, group)
     return len(spans.kind)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _group_key(spans: SpanColumns, plan: SpanMetricsPlan, row: int, tenant: int, key: Any) -> int:
     """Fill in a span's key; absent and empty are one (Tempo SM-9). Returns how many values it has."""
     shown = plan.intrinsics[tenant]
@@ -188,7 +187,7 @@ def _group_key(spans: SpanColumns, plan: SpanMetricsPlan, row: int, tenant: int,
     return _DIMENSIONS + plan.dimension_counts[tenant]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add_span(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, row: int, tenant: int, group: int) -> None:
     weight, nothing = spans.weight[row], np.int64(0)
     total = state.totals[group]
