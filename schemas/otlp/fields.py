@@ -1,74 +1,24 @@
-"""Walking and writing the fields of protobuf messages, in numba kernels.
-
-Every read stays before the `end` that it is given; what doesn't fit gives a position of -1.
-"""
+"""Copying whole fields of protobuf messages, in numba kernels."""
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
-
-
-@numba.njit(cache=True, nogil=True)
-def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
-    """A varint, as a signed integer, and the position after it, which is -1 if it doesn't end before `end`."""
-    value = np.uint64(0)
-    shift = np.uint64(0)
-    while at < end and shift < 70:
-        byte = data[at]
-        at += 1
-        value |= np.uint64(byte & 0x7F) << shift
-        if byte < 0x80:
-            return np.int64(value), at  # type: ignore[return-value]  # numba: int
-        shift += np.uint64(7)
-    return 0, -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _skip(data: Bytes, wire_type: int, at: int, end: int) -> int:
-    """The position after a value that isn't a group; -1 if it isn't inside `end`."""
-    if wire_type == 0:
-        return _varint(data, at, end)[1]
-    if wire_type == 1:
-        return at + 8 if at + 8 <= end else -1
-    if wire_type == 5:
-        return at + 4 if at + 4 <= end else -1
-    if wire_type != 2:
-        return -1
-    length, at = _varint(data, at, end)
-    return at + length if at >= 0 and 0 <= length <= end - at else -1
+from schemas.otlp.wire import Bytes, read_length, read_tag, skip
 
 
 @numba.njit(cache=True, nogil=True)
 def field(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
-    """Of the field at `at`: the tag, where its value begins (after the length, if it has one), where the next is.
+    """Of the field at `at`: its tag, where its value begins (after the length, if it has one), where the next one is.
 
-    The last is -1 if the field isn't inside `end`.
+    The last is negative if the field isn't inside `end`. Of a message that the scan accepted, any field is.
     """
-    tag, at = _varint(data, at, end)
-    if at < 0:
-        return 0, 0, -1
-    if tag & 7 == 2:
-        length, body = _varint(data, at, end)
-        return tag, body, body + length if body >= 0 and 0 <= length <= end - body else -1
-    if tag & 7 != 3:
-        return tag, at, _skip(data, tag & 7, at, end)
-    body = at
-    depth = 1
-    while depth > 0:  # a group: to its end tag, whatever is nested
-        inner, at = _varint(data, at, end)
-        if at < 0:
-            return 0, 0, -1
-        if inner & 7 == 3:
-            depth += 1
-        elif inner & 7 == 4:
-            depth -= 1
-        else:
-            at = _skip(data, inner & 7, at, end)
-            if at < 0:
-                return 0, 0, -1
-    return tag, body, at
+    tag, body = read_tag(data, at, end)
+    if body < 0:
+        return 0, 0, body
+    if tag & 7 != 2:
+        return tag, body, skip(data, tag, body, end, 0)
+    length, body = read_length(data, body, end)
+    return tag, body, body + length if body >= 0 else body
 
 
 @numba.njit(cache=True, nogil=True)
@@ -82,16 +32,6 @@ def copy(target: Bytes, to: int, source: Bytes, start: int, end: int) -> int:
         target[target_first + i] = source[first + i]
         i += np.uint64(1)
     return to + end - start
-
-
-@numba.njit(cache=True, nogil=True)
-def varint_size(value: int) -> int:
-    """The bytes of a varint."""
-    size = 1
-    while value >= 0x80:
-        value >>= 7
-        size += 1
-    return size
 
 
 @numba.njit(cache=True, nogil=True)

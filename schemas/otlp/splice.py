@@ -14,9 +14,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from schemas.otlp.fields import copy, field, varint_size, write_header
+from schemas.otlp.fields import copy, field, write_header
+from schemas.otlp.wire import Bytes, varint_size
 
-Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 RESOURCE_SPANS = 0x0A
@@ -122,7 +122,7 @@ def _empty_layout(message: bytes, count: int) -> Layout:
 
 @numba.njit(cache=True, nogil=True)
 def _copy_others(space: Bytes, start: int, end: int, without: int, to: int) -> int:
-    """Copy the fields of a message except those with the tag `without`; gives the position after them, -1 as above."""
+    """Copy a message's fields except those with the tag `without`; gives the position after them, -1 if malformed."""
     at = start
     while at < end:
         tag, _, after = field(space, at, end)
@@ -136,7 +136,7 @@ def _copy_others(space: Bytes, start: int, end: int, without: int, to: int) -> i
 
 @numba.njit(cache=True, nogil=True)
 def _without_parent(space: Bytes, start: int, end: int, to: int) -> int:
-    """Write a span's field without its parent ID; gives the position after it, -1 as above."""
+    """Write a span's field without its parent ID; gives the position after it, -1 if malformed."""
     size = 0
     at = start
     while at < end:

@@ -1,0 +1,67 @@
+"""The distributor's own metrics, by Tempo's names (§15.6)."""
+
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class ProduceFailure(StrEnum):
+    """Why a record wasn't written."""
+
+    TIMEOUT = "timeout"
+    BUFFER_FULL = "buffer-full"
+    RECORD_TOO_LARGE = "record-too-large"
+    OTHER = "other"
+
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
+
+
+class DistributorMetrics:
+    """What came in and what became of it. `tenant` is the label of Tempo's per-tenant counters."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self.ingress_bytes = counter(
+            "tempo_distributor_ingress_bytes_total", "Bytes of requests, before any check.", "tenant"
+        )
+        self.bytes_received = counter("tempo_distributor_bytes_received_total", "Bytes of spans received.", "tenant")
+        self.spans_received = counter("tempo_distributor_spans_received_total", "Spans received.", "tenant")
+        self.discarded_spans = counter(
+            "tempo_discarded_spans_total", "Spans of requests that were refused.", "reason", "tenant"
+        )
+        self.produce_failures = counter(
+            "tempo_distributor_produce_failures_total", "Records that weren't written.", "reason"
+        )
+        for reason in ProduceFailure:
+            self.produce_failures.labels(reason)
+        self.write_bytes = counter(
+            "tempo_distributor_kafka_write_bytes_total", "Bytes of records acknowledged.", "partition"
+        )
+        self.records_written = counter("spanmill_distributor_records_total", "Records acknowledged.", "partition")
+        self.records_per_request = Histogram(
+            "tempo_distributor_kafka_records_per_request",
+            "Records that hold a request's spans.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+            registry=registry,
+        )
+        self.write_latency = Histogram(
+            "tempo_distributor_kafka_write_latency_seconds",
+            "From a record's first span to its acknowledgement.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.push_duration = Histogram(
+            "tempo_distributor_push_duration_seconds",
+            "From a request to its answer.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.buffered_bytes = Gauge(
+            "spanmill_distributor_buffered_bytes", "Bytes that wait for an acknowledgement.", registry=registry
+        )
+        self.buffered_bytes_limit = Gauge(
+            "tempo_distributor_buffered_produce_bytes_limit", "How many may wait; 0: any number.", registry=registry
+        )

@@ -1,0 +1,76 @@
+"""OTLP over gRPC. Requests stay bytes: no message object is made of them."""
+
+from collections.abc import Awaitable, Callable
+
+import grpc
+import grpc.aio
+
+from agents.distributor.intake import NO_METRICS_REQUEST_HEADER, Intake
+from agents.distributor.status import RefusedError
+from agents.distributor.tenants import ORG_ID_HEADER
+from schemas.config.distributor import OtlpGrpc
+
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+STOP_GRACE_S = 15.0
+"""For requests in flight: longer than Kafka's time-out, so that each gets its answer."""
+
+RESPONSE = b""
+"""An ExportTraceServiceResponse without partial success: none is ever reported (Tempo DIST-6)."""
+
+STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Handler = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+class GrpcReceiver:
+    """The gRPC server; `address` is known once it is started."""
+
+    def __init__(self, settings: OtlpGrpc, intake: Intake) -> None:
+        self._settings, self._intake = settings, intake
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib << 20),
+                ("grpc.so_reuseport", 0),  # a second distributor on the port is a mistake that must be seen
+            ]
+        )
+        self._server.add_generic_rpc_handlers((Service(self.export),))
+        self.address = ""
+
+    async def start(self) -> None:
+        """Listen; raises RuntimeError if the address is taken."""
+        host, _, port = self._settings.endpoint.rpartition(":")
+        bound = self._server.add_insecure_port(f"{host or '[::]'}:{port}")
+        await self._server.start()
+        self.address = f"{host}:{bound}"
+
+    async def stop(self) -> None:
+        """Take no more requests and answer those in flight."""
+        await self._server.stop(STOP_GRACE_S)
+
+    async def export(self, body: bytes, context: Context) -> bytes:
+        """Answer one request."""
+        metadata = context.invocation_metadata() or ()
+        org_ids = [_text(value) for key, value in metadata if key == ORG_ID_HEADER]
+        no_metrics = any(key == NO_METRICS_REQUEST_HEADER for key, _ in metadata)
+        try:
+            await self._intake.push(body, org_ids, no_metrics=no_metrics)
+        except RefusedError as error:
+            await context.abort(STATUS_CODES[error.code], error.message)
+        return RESPONSE
+
+
+class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """Routes the one method that there is; without serialisers, its request and response are bytes."""
+
+    def __init__(self, export: Handler) -> None:
+        self._export = grpc.unary_unary_rpc_method_handler(export)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
+        """The handler of a method; None answers UNIMPLEMENTED."""
+        return self._export if handler_call_details.method == EXPORT else None
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")

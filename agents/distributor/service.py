@@ -1,0 +1,90 @@
+"""The distributor's parts, put together."""
+
+import asyncio
+
+import structlog
+
+from agents import kafka
+from agents.distributor.intake import Intake
+from agents.distributor.metrics import DistributorMetrics
+from agents.distributor.producer import RecordProducer
+from agents.distributor.receiver_grpc import GrpcReceiver
+from agents.distributor.receiver_http import HttpReceiver
+from agents.own_metrics import OwnMetrics
+from agents.producer import Producer
+from agents.topics import TopicNames, check_topics
+from schemas.config import Config
+
+log = structlog.get_logger(__name__)
+
+
+class Distributor:
+    """Receivers, intake and producer, for a spans topic of `partitions` partitions."""
+
+    def __init__(self, config: Config, metrics: OwnMetrics, partitions: int) -> None:
+        settings = config.ingest.kafka
+        own = DistributorMetrics(metrics.registry)
+        self._producer = Producer(kafka.producer_settings(config, settings.write_timeout_s))
+        self.records = RecordProducer(
+            self._producer,
+            TopicNames.of(config).spans,
+            own,
+            max_record=settings.producer_max_record_size_bytes,
+            max_buffered=settings.producer_max_buffered_bytes,
+        )
+        self._intake = Intake(
+            self.records,
+            own,
+            partitions=partitions,
+            max_record=settings.producer_max_record_size_bytes,
+            multitenancy=config.multitenancy_enabled,
+        )
+        protocols = config.distributor.receivers.otlp.protocols
+        self.grpc = GrpcReceiver(protocols.grpc, self._intake) if protocols.grpc else None
+        self.http = HttpReceiver(protocols.http, self._intake) if protocols.http else None
+
+    async def start(self) -> None:
+        """Listen on the configured addresses, with everything compiled that a request needs."""
+        await asyncio.to_thread(self._intake.rehearse)
+        for name, receiver in (("grpc", self.grpc), ("http", self.http)):
+            if receiver is not None:
+                await receiver.start()
+                log.info("listening for OTLP", protocol=name, address=receiver.address)
+
+    async def stop(self) -> None:
+        """Answer what is in flight, then stop."""
+        await asyncio.gather(*(receiver.stop() for receiver in (self.grpc, self.http) if receiver is not None))
+        await self.records.close()
+        await asyncio.to_thread(self._producer.close)
+
+
+async def run(
+    config: Config,
+    stop: asyncio.Event,
+    metrics: OwnMetrics,
+    *,
+    embedded: bool = False,
+    ready: asyncio.Event | None = None,
+) -> None:
+    """Run a distributor until `stop` is set. `embedded`: the broker has no topic settings.
+
+    Raises `TopicsError`, OSError or RuntimeError if it can't start, `ProducerLostError` if it can't write any more.
+    """
+    spans = TopicNames.of(config).spans
+    counts = await check_topics(config, embedded=embedded, only=[spans])
+    distributor = Distributor(config, metrics, counts[spans])
+    try:
+        await distributor.start()
+        if ready is not None:
+            ready.set()
+        await _until(stop, distributor.records.lost)
+    finally:
+        await distributor.stop()
+
+
+async def _until(stop: asyncio.Event, lost: asyncio.Future[None]) -> None:
+    asked = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((asked, lost), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if lost.done():
+        lost.result()
