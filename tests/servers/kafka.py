@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.servers.missing import missing
-from tests.servers.ports import free_port, stop_process, wait_until
+from tests.servers.ports import POLL_S, free_port, stop_process, wait_until
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
 INSTALL = "apt-get install maven openjdk-17-jre-headless, then `make tools` (or tools/fetch_kafka.sh)"
@@ -132,7 +133,21 @@ class KafkaBroker:
         admin = self.admin()  # named: its futures fail once it is collected
         for created in admin.create_topics([topic], operation_timeout=READ_TIMEOUT_S).values():
             created.result(READ_TIMEOUT_S)
+        self._wait_for_leaders(name)
         return name
+
+    def _wait_for_leaders(self, topic: str) -> None:
+        """The controller answers before the broker leads all partitions."""
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        while True:
+            try:
+                self.ends(topic)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_S)
+            else:
+                return
 
     def new_topic(self, prefix: str = "topic", partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
         """Create a topic with a unique name; gives the name."""

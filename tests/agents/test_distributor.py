@@ -1,0 +1,519 @@
+"""The distributor on real Kafka: what clients send is what the topic holds, and where."""
+
+import asyncio
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+import pytest
+from confluent_kafka import Message
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
+
+from agents.distributor import Distributor, run
+from agents.own_metrics import OwnMetrics
+from agents.topics import TopicsError
+from schemas.config import Config, load_config
+from schemas.murmur2 import partition_of
+from tests.servers.kafka import KafkaBroker
+from tests.servers.telemetrygen import Telemetrygen
+
+pytestmark = pytest.mark.kafka
+
+PARTITIONS = 4
+
+
+def config_for(address: str, topic: str, extra: str = "", kafka: str = "") -> Config:
+    return load_config(
+        None,
+        f"""
+ingest: {{kafka: {{address: "{address}"{kafka}}}}}
+spanmill: {{topics: {{spans: {topic}}}}}
+distributor:
+  receivers: {{otlp: {{protocols: {{grpc: {{endpoint: "127.0.0.1:0"}}, http: {{endpoint: "127.0.0.1:0"}}}}}}}}
+{extra}""",
+    )
+
+
+@dataclass
+class Running:
+    """A started distributor and its topic."""
+
+    kafka: KafkaBroker
+    topic: str
+    distributor: Distributor
+    metrics: OwnMetrics
+
+    @property
+    def grpc(self) -> str:
+        assert self.distributor.grpc is not None
+        return self.distributor.grpc.address
+
+    @property
+    def url(self) -> str:
+        assert self.distributor.http is not None
+        return f"http://{self.distributor.http.address}/v1/traces"
+
+    def records(self) -> list[Message]:
+        return self.kafka.read(self.topic)
+
+    def spans(self) -> list[Span]:
+        return [span for record in self.records() for span in spans_of(record.value())]
+
+    def counter(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+class Start:
+    """Starts distributors and stops them at the end of the test."""
+
+    def __init__(self, kafka: KafkaBroker) -> None:
+        self._kafka = kafka
+        self.started: list[Distributor] = []
+
+    async def __call__(self, extra: str = "", kafka: str = "") -> Running:
+        topic = self._kafka.spans_topic(PARTITIONS)
+        metrics = OwnMetrics()
+        distributor = Distributor(config_for(self._kafka.address, topic, extra, kafka), metrics, PARTITIONS)
+        self.started.append(distributor)
+        await distributor.start()
+        return Running(self._kafka, topic, distributor, metrics)
+
+
+@pytest.fixture
+async def start(kafka: KafkaBroker) -> AsyncIterator[Start]:
+    starter = Start(kafka)
+    yield starter
+    for distributor in starter.started:
+        await distributor.stop()
+
+
+def spans_of(value: bytes | None) -> list[Span]:
+    message = TracesData.FromString(value or b"")
+    return [span for r in message.resource_spans for s in r.scope_spans for span in s.spans]
+
+
+def request(spans: Iterable[Span], service: str = "shop") -> ExportTraceServiceRequest:
+    message = ExportTraceServiceRequest()
+    resource = message.resource_spans.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = service
+    resource.scope_spans.add().spans.extend(spans)
+    return message
+
+
+def numbered(count: int, start: int = 1) -> list[Span]:
+    """Spans of as many traces."""
+    return [
+        Span(trace_id=i.to_bytes(4, "big") * 4, span_id=i.to_bytes(8, "big"), name=f"n{i}", start_time_unix_nano=i)
+        for i in range(start, start + count)
+    ]
+
+
+def in_order(spans: Iterable[Span]) -> list[bytes]:
+    return sorted(span.SerializeToString(deterministic=True) for span in spans)
+
+
+def assert_partitioned(records: Iterable[Message]) -> None:
+    for record in records:
+        assert record.key() is None
+        for span in spans_of(record.value()):
+            assert record.partition() == partition_of(span.trace_id.hex().encode(), PARTITIONS)
+
+
+def stub(channel: grpc.aio.Channel) -> Any:
+    return TraceServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+async def export(
+    address: str, message: ExportTraceServiceRequest, metadata: tuple[tuple[str, str], ...] = ()
+) -> ExportTraceServiceResponse:
+    async with grpc.aio.insecure_channel(address) as channel:
+        answer: ExportTraceServiceResponse = await stub(channel).Export(message, metadata=metadata)
+        return answer
+
+
+async def post(url: str, body: bytes, kind: str = "application/x-protobuf", **headers: str) -> tuple[int, bytes, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=body, headers={"Content-Type": kind, **headers}) as answer,
+    ):
+        return answer.status, await answer.read(), answer.content_type
+
+
+async def test_every_span_sent_is_on_the_topic_once_under_its_resource(start: Start) -> None:
+    running = await start()
+    sent = numbered(200)
+    assert await export(running.grpc, request(sent)) == ExportTraceServiceResponse()
+    records = running.records()
+    assert_partitioned(records)
+    assert len(records) == PARTITIONS, "one record per partition"
+    assert in_order(running.spans()) == in_order(sent)
+    for record in records:
+        (resource,) = TracesData.FromString(record.value() or b"").resource_spans
+        assert resource.resource.attributes[0].value.string_value == "shop"
+        assert record.headers() == [("tenant", b"single-tenant")]
+
+
+def send_orders(exporter: SpanExporter, count: int) -> set[str]:
+    provider = TracerProvider(resource=Resource.create({"service.name": "shop"}))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("orders")
+    sent = set()
+    for i in range(count):
+        with tracer.start_as_current_span(f"order {i}", kind=trace.SpanKind.SERVER), tracer.start_span(f"pay {i}") as s:
+            sent.add(f"{s.get_span_context().trace_id:032x}")
+    assert provider.force_flush()
+    provider.shutdown()
+    return sent
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+async def test_the_python_sdk_over_grpc(start: Start, compression: grpc.Compression) -> None:
+    running = await start()
+    exporter = GrpcExporter(endpoint=running.grpc, insecure=True, compression=compression)
+    traces = await asyncio.to_thread(send_orders, exporter, 5)
+    spans = running.spans()
+    assert Counter(span.trace_id.hex() for span in spans) == dict.fromkeys(traces, 2)
+    assert_partitioned(running.records())
+
+
+@pytest.mark.parametrize("compression", [Compression.NoCompression, Compression.Gzip, Compression.Deflate])
+async def test_the_python_sdk_over_http(start: Start, compression: Compression) -> None:
+    running = await start()
+    traces = await asyncio.to_thread(send_orders, HttpExporter(running.url, compression=compression), 5)
+    assert Counter(span.trace_id.hex() for span in running.spans()) == dict.fromkeys(traces, 2)
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+async def test_telemetrygen(start: Start, telemetrygen: Telemetrygen, over_http: bool) -> None:
+    running = await start()
+    endpoint = running.url.split("/")[2] if over_http else running.grpc
+    arguments = ["--traces", "100", "--workers", "2", "--child-spans", "3", *(["--otlp-http"] if over_http else [])]
+    await asyncio.to_thread(telemetrygen.traces, endpoint, *arguments)
+    spans = running.spans()
+    assert len(spans) == 800
+    assert Counter(Counter(span.trace_id for span in spans).values()) == {4: 200}
+    assert_partitioned(running.records())
+
+
+async def test_json_is_the_same_as_protobuf(start: Start) -> None:
+    running = await start()
+    span = {
+        "traceId": "5b8efff798038103d269b633813fc60c",
+        "spanId": "eee19b7ec3c1b174",
+        "name": "json",
+        "kind": 2,
+        "startTimeUnixNano": "1544712660000000000",
+    }
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
+    answer = await post(
+        running.url, gzip.compress(body), "application/json; charset=utf-8", **{"Content-Encoding": "gzip"}
+    )
+    assert answer == (200, b"{}", "application/json")
+    (found,) = running.spans()
+    assert (found.trace_id.hex(), found.name, found.kind) == (span["traceId"], "json", 2)
+
+
+async def test_requests_at_the_same_time_share_records(start: Start) -> None:
+    running = await start()
+    async with grpc.aio.insecure_channel(running.grpc) as channel:
+        service = stub(channel)
+        await service.Export(request(numbered(1, 9_000)))  # the connection is there
+        before = len(running.records())
+        spans = numbered(50)
+        await asyncio.gather(*(service.Export(request([span], f"s{i}")) for i, span in enumerate(spans)))
+    records = running.records()
+    assert len(records) - before < 50
+    assert in_order(running.spans()) == in_order([*spans, *numbered(1, 9_000)])
+    services = {
+        r.resource.attributes[0].value.string_value: r.scope_spans[0].spans[0].name
+        for record in records
+        for r in TracesData.FromString(record.value() or b"").resource_spans
+    }
+    assert {f"s{i}": span.name for i, span in enumerate(spans)}.items() <= services.items()
+
+
+async def test_a_large_request_is_cut_at_the_record_limit(start: Start) -> None:
+    limit = 65_536
+    running = await start(kafka=f", producer_max_record_size_bytes: {limit}")
+    sent = numbered(400)
+    for span in sent:
+        span.attributes.add(key="padding").value.string_value = "x" * 2_000
+    assert await export(running.grpc, request(sent)) == ExportTraceServiceResponse()
+    records = running.records()
+    assert max(len(record.value() or b"") for record in records) <= limit
+    assert len(records) >= 13
+    assert_partitioned(records)
+    assert in_order(running.spans()) == in_order(sent)
+
+
+async def test_a_span_above_the_record_limit_is_refused_whole(start: Start) -> None:
+    running = await start(kafka=", producer_max_record_size_bytes: 65536")
+    spans = numbered(2)
+    spans[1].attributes.add(key="padding").value.string_value = "x" * 70_000
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await export(running.grpc, request(spans))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert running.records() == []
+
+
+@pytest.mark.parametrize(
+    ("span", "text", "reason"),
+    [
+        (
+            Span(trace_id=b"1" * 15, span_id=b"1" * 8),
+            "trace ids must be 128 bit, received 120 bits",
+            "invalid_trace_id",
+        ),
+        (Span(trace_id=bytes(16), span_id=b"1" * 8), "trace ids must be 128 bit, received 0 bits", "invalid_trace_id"),
+        (
+            Span(trace_id=b"1" * 16, span_id=bytes(8)),
+            "span ids must be 64 bit and not all zero, received 64 bits",
+            "invalid_span_id",
+        ),
+        (
+            Span(trace_id=b"1" * 16, span_id=b"1" * 9),
+            "span ids must be 64 bit and not all zero, received 72 bits",
+            "invalid_span_id",
+        ),
+    ],
+)
+async def test_one_bad_id_refuses_the_request(start: Start, span: Span, text: str, reason: str) -> None:
+    running = await start()
+    body = request([*numbered(2), span])
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await export(running.grpc, body)
+    assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, text)
+    status, answer, kind = await post(running.url, body.SerializeToString())
+    assert (status, kind) == (400, "application/x-protobuf")
+    assert answer == b"\x08\x03\x12" + bytes([len(text)]) + text.encode()
+    assert running.records() == []
+    assert running.counter("tempo_discarded_spans_total", reason=reason, tenant="single-tenant") == 6
+    assert running.counter("tempo_distributor_spans_received_total", tenant="single-tenant") == 6
+
+
+async def test_a_parent_of_zeros_is_none(start: Start) -> None:
+    running = await start()
+    root, child, bad = numbered(3)
+    root.parent_span_id, child.parent_span_id, bad.parent_span_id = bytes(8), b"12345678", b"123"
+    await export(running.grpc, request([root, child]))
+    assert {span.name: span.parent_span_id for span in running.spans()} == {"n1": b"", "n2": b"12345678"}
+    with pytest.raises(grpc.aio.AioRpcError, match="parent span ids must be 64 bit, received 24 bits"):
+        await export(running.grpc, request([bad]))
+
+
+async def test_what_is_no_request_is_refused_for_good(start: Start) -> None:
+    running = await start()
+    async with grpc.aio.insecure_channel(running.grpc) as channel:
+        call = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export", None, None)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(b"\x0a\x05")
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        other = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export", None, None)
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await other(b"")
+        assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    body = request(numbered(1)).SerializeToString()
+    answers = {
+        "bytes": (await post(running.url, b"\x0a\x05"))[0],
+        "json": (await post(running.url, b"{", "application/json"))[0],
+        "not gzip": (await post(running.url, body, **{"Content-Encoding": "gzip"}))[0],
+        "half of gzip": (await post(running.url, gzip.compress(body)[:-9], **{"Content-Encoding": "gzip"}))[0],
+        "encoding": (await post(running.url, body, **{"Content-Encoding": "br"}))[0],
+        "media type": (await post(running.url, body, "text/plain"))[0],
+        "path": (await post(running.url + "x", body))[0],
+    }
+    assert answers == {
+        "bytes": 400,
+        "json": 400,
+        "not gzip": 400,
+        "half of gzip": 400,
+        "encoding": 400,
+        "media type": 415,
+        "path": 404,
+    }
+    async with aiohttp.ClientSession() as session, session.get(running.url) as answer:
+        assert answer.status == 405
+    assert running.records() == []
+
+
+async def test_a_small_body_can_not_become_a_large_one(start: Start) -> None:
+    running = await start()
+    bomb = zlib.compress(bytes(64 << 20))
+    assert len(bomb) < 100_000
+    status, _, kind = await post(running.url, bomb, "application/json", **{"Content-Encoding": "deflate"})
+    assert (status, kind) == (413, "application/json")
+
+
+async def test_an_empty_request_is_answered_and_writes_nothing(start: Start) -> None:
+    running = await start()
+    assert await export(running.grpc, ExportTraceServiceRequest()) == ExportTraceServiceResponse()
+    assert await post(running.url, request([]).SerializeToString()) == (200, b"", "application/x-protobuf")
+    assert running.records() == []
+
+
+async def test_spans_that_are_not_to_be_measured_have_records_of_their_own(start: Start) -> None:
+    running = await start()
+    measured, stored = numbered(20), numbered(20, 100)
+    await asyncio.gather(
+        export(running.grpc, request(measured)),
+        export(running.grpc, request(stored[:10]), (("no-generate-metrics", ""),)),
+        post(running.url, request(stored[10:]).SerializeToString(), **{"No-Generate-Metrics": "false"}),
+    )
+    by_flag: dict[bool, list[Span]] = {False: [], True: []}
+    for record in running.records():
+        flag = "no-metrics" in dict(record.headers() or [])
+        by_flag[flag] += spans_of(record.value())
+    assert in_order(by_flag[False]) == in_order(measured)
+    assert in_order(by_flag[True]) == in_order(stored)
+
+
+async def test_tenants_have_records_of_their_own(start: Start) -> None:
+    running = await start("multitenancy_enabled: true")
+    await asyncio.gather(
+        export(running.grpc, request(numbered(5)), (("x-scope-orgid", "a"),)),
+        post(running.url, request(numbered(5, 50)).SerializeToString(), **{"X-Scope-OrgID": "b:label=x"}),
+    )
+    spans: dict[object, list[str]] = {}
+    for record in running.records():
+        tenant = dict(record.headers() or [])["tenant"]
+        spans.setdefault(tenant, []).extend(span.name for span in spans_of(record.value()))
+    assert {tenant: sorted(names) for tenant, names in spans.items()} == {
+        b"a": [f"n{i}" for i in range(1, 6)],
+        b"b": [f"n{i}" for i in range(50, 55)],
+    }
+
+
+async def test_without_a_tenant_clients_keep_their_spans(start: Start) -> None:
+    running = await start("multitenancy_enabled: true")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await export(running.grpc, request(numbered(1)))
+    assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.UNAVAILABLE, "no org id")
+    assert (await post(running.url, request(numbered(1)).SerializeToString()))[0] == 503
+    status, _, _ = await post(running.url, request(numbered(1)).SerializeToString(), **{"X-Scope-OrgID": "a b"})
+    assert status == 400
+    assert running.records() == []
+
+
+async def test_without_multitenancy_the_header_says_nothing(start: Start) -> None:
+    running = await start()
+    await export(running.grpc, request(numbered(1)), (("x-scope-orgid", "a"),))
+    assert [record.headers() for record in running.records()] == [[("tenant", b"single-tenant")]]
+
+
+async def test_work_is_counted_by_tempos_names(start: Start) -> None:
+    running = await start()
+    body = request(numbered(10))
+    await export(running.grpc, body)
+    tenant = "single-tenant"
+    assert running.counter("tempo_distributor_spans_received_total", tenant=tenant) == 10
+    assert running.counter("tempo_distributor_bytes_received_total", tenant=tenant) == body.ByteSize()
+    assert running.counter("tempo_distributor_ingress_bytes_total", tenant=tenant) == body.ByteSize()
+    written = sum(
+        running.counter("tempo_distributor_kafka_write_bytes_total", partition=f"partition_{p}") for p in range(4)
+    )
+    assert written == sum(len(record.value() or b"") for record in running.records())
+    assert running.counter("spanmill_distributor_buffered_bytes") == 0
+
+
+async def test_a_broker_that_does_not_answer_is_a_retryable_failure(kafka: KafkaBroker) -> None:
+    config = config_for("127.0.0.1:1", "spans", kafka=", write_timeout: 300ms")
+    metrics = OwnMetrics()
+    distributor = Distributor(config, metrics, PARTITIONS)
+    await distributor.start()
+    try:
+        assert distributor.grpc is not None
+        assert distributor.http is not None
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await export(distributor.grpc.address, request(numbered(1)))
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        url = f"http://{distributor.http.address}/v1/traces"
+        status, _, _ = await post(url, request(numbered(1)).SerializeToString())
+        assert status == 503
+    finally:
+        await distributor.stop()
+    name = "tempo_distributor_produce_failures_total"
+    assert metrics.registry.get_sample_value(name, {"reason": "timeout"}) == 2
+
+
+async def test_a_full_buffer_is_a_retryable_failure(kafka: KafkaBroker) -> None:
+    limit = request(numbered(1)).ByteSize() + 10
+    config = config_for("127.0.0.1:1", "spans", kafka=f", write_timeout: 500ms, producer_max_buffered_bytes: {limit}")
+    distributor = Distributor(config, OwnMetrics(), PARTITIONS)
+    await distributor.start()
+    try:
+        assert distributor.grpc is not None
+        outcomes = await asyncio.gather(
+            *(export(distributor.grpc.address, request(numbered(1))) for _ in range(3)), return_exceptions=True
+        )
+    finally:
+        await distributor.stop()
+    assert all(isinstance(o, grpc.aio.AioRpcError) and o.code() is grpc.StatusCode.UNAVAILABLE for o in outcomes)
+    details = [o.details() or "" for o in outcomes if isinstance(o, grpc.aio.AioRpcError)]
+    assert sum("too many bytes wait" in text for text in details) == 2, details
+
+
+async def test_a_record_that_the_topic_does_not_take_is_refused_for_good(kafka: KafkaBroker) -> None:
+    topic = kafka.new_topic(
+        "small", PARTITIONS, {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "500"}
+    )
+    distributor = Distributor(config_for(kafka.address, topic), OwnMetrics(), PARTITIONS)
+    await distributor.start()
+    try:
+        assert distributor.grpc is not None
+        (span,) = numbered(1)
+        span.name = "x" * 1_000
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await export(distributor.grpc.address, request([span]))
+    finally:
+        await distributor.stop()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_client_that_goes_away_costs_the_others_nothing(start: Start) -> None:
+    running = await start()
+    async with grpc.aio.insecure_channel(running.grpc) as channel:
+        service = stub(channel)
+        await service.Export(ExportTraceServiceRequest())
+        calls = [service.Export(request([span])) for span in numbered(20)]
+        await asyncio.sleep(0)
+        for call in calls[::2]:
+            call.cancel()
+        await asyncio.gather(*calls[1::2])
+    names = {span.name for span in running.spans()}
+    assert {f"n{i}" for i in range(2, 21, 2)} <= names
+
+
+async def test_stopping_answers_what_is_in_flight(kafka: KafkaBroker) -> None:
+    topic = kafka.spans_topic(PARTITIONS)
+    config = config_for(kafka.address, topic)
+    stop, ready = asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(run(config, stop, OwnMetrics(), ready=ready))
+    await asyncio.wait_for(ready.wait(), 60)
+    assert not running.done()
+    stop.set()
+    await asyncio.wait_for(running, 20)
+
+
+async def test_a_topic_with_the_producers_timestamps_keeps_it_from_starting(kafka: KafkaBroker) -> None:
+    topic = kafka.new_topic("wrong", PARTITIONS)
+    with pytest.raises(TopicsError, match="spanmill topics create"):
+        await run(config_for(kafka.address, topic), asyncio.Event(), OwnMetrics())
