@@ -15,7 +15,6 @@ from agents.replay.files import InputError
 
 ANSWER_S = 10.0
 """How long the brokers may take to answer."""
-CHUNK_MESSAGES = 1000
 
 
 class BoundError(ValueError):
@@ -72,6 +71,7 @@ class TopicReader:
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 10,  # a fetch that waits for new records holds up the next partition's
                 "isolation.level": "read_uncommitted",  # as the generator reads (faust.md, rule 3)
             }
         )
@@ -113,23 +113,20 @@ class TopicReader:
         records: list[TopicRecord] = []
         size = 0
         while size < max_bytes and left.position < left.end:
-            fetched = self._consumer.consume(CHUNK_MESSAGES, ANSWER_S)
-            if not fetched:
-                raise InputError(f"topic {self._topic}: no answer for partition {partition} at offset {left.position}")
-            for message in fetched:
-                record = self._next(message, partition)
-                if record is None or record.offset >= left.end:
-                    left.position = left.end
-                    break
-                if size >= max_bytes:
-                    break  # read again from the position, which is this one's
+            record = self._next(partition)
+            if record is None or record.offset >= left.end:
+                left.position = left.end
+            else:
                 records.append(record)
                 size += len(record.value or b"")
                 left.position = record.offset + 1
         return records
 
-    def _next(self, message: Message, partition: int) -> TopicRecord | None:
-        """The message's record, None for the partition's end; raises `InputError`."""
+    def _next(self, partition: int) -> TopicRecord | None:
+        """The next record, None at the partition's end; raises `InputError`."""
+        message = self._consumer.poll(ANSWER_S)  # `consume` would wait until it has as many as were asked for
+        if message is None:
+            raise InputError(f"topic {self._topic}: no record from partition {partition} within {ANSWER_S:.0f} s")
         error = message.error()
         if error is None:
             return topic_record(message)

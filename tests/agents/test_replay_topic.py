@@ -19,6 +19,8 @@ from tests.agents.test_replay import BOTH, RECORDS, config, many_records, replay
 from tests.servers.kafka import KafkaBroker
 
 TOPIC = "spans"
+KEPT = {"retention.ms": "-1"}
+"""The records' times are long ago: Kafka would delete them."""
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def topic_replayed(directory: Path, address: str, topic: str, **options) -> byte
 
 def test_a_topic_of_one_partition_gives_the_same_as_a_file(tmp_path: Path, kafka: KafkaBroker) -> None:
     records = many_records()
-    topic = kafka.new_topic()
+    topic = kafka.new_topic(config=KEPT)
     produce(kafka.address, topic, timed(records))
     from_file = replayed(tmp_path, write_bin(tmp_path / "spans.bin", records), *BOTH)
     assert topic_replayed(tmp_path, kafka.address, topic, close=True) == from_file
@@ -64,7 +66,7 @@ def test_a_topic_of_one_partition_gives_the_same_as_a_file(tmp_path: Path, kafka
 
 def test_offsets_and_times_bound_what_is_read(tmp_path: Path, kafka: KafkaBroker) -> None:
     records = many_records(100)
-    topic = kafka.new_topic()
+    topic = kafka.new_topic(config=KEPT)
     produce(kafka.address, topic, timed(records))
     part = replayed(tmp_path, write_bin(tmp_path / "part.bin", records[20:60]), *BOTH)
     times = [datetime.fromtimestamp(end_ms(records[n]) / 1000, UTC).isoformat() for n in (20, 60)]
