@@ -1,8 +1,8 @@
 """Checkpoints: where a partition of `[spans]` is taken up again, and what it needs from before.
 
 A checkpoint is always of a window boundary. It names the record that closed the window, which isn't applied yet, and
-holds the half-edges that were waiting then. Any checkpoint of a partition is right: what follows is computed again, with
-the same result.
+holds the half-edges that were waiting then. Any checkpoint of a partition is right: what follows is computed again,
+with the same result.
 """
 
 import hashlib
@@ -44,10 +44,10 @@ HALF_EDGE_SCHEMA = pl.Schema(
 )
 """Half-edges, one a row: tenants sorted, a tenant's in the order in which they were made.
 
-`trace_id` and `span_id` are the key (`span_id` is the parent's for a server's half), `kind` is that of the last span and
-`seen_*` its stream time and position. `traced`: the trace ID is known as an exemplar's. `arrival_ms` is the stream time of
-the first span, from which the wait counts. `weight` is in 2^-32. `dimensions` are names and values in turn, of those that
-aren't empty. Nothing is null.
+`trace_id` and `span_id` are the key (`span_id` is the parent's for a server's half), `kind` is that of the last span
+and `seen_*` its stream time and position. `traced`: the trace ID is known as an exemplar's. `arrival_ms` is the stream
+time of the first span, from which the wait counts. `weight` is in 2^-32. `dimensions` are names and values in turn, of
+those that aren't empty. Nothing is null.
 """
 
 MAX_HALF_EDGES_BYTES = 1 << 30
@@ -128,7 +128,7 @@ def _half_edges(message: pb.CheckpointRecord) -> pl.DataFrame:
         raise Malformed(Reason.CHECKSUM, "the half-edges aren't what their checksum says")
     rows = _unpacked(message.half_edges, message.half_edges_size)
     nulls = rows.null_count().sum_horizontal().item() + rows["dimensions"].explode(empty_as_null=False).null_count()
-    if nulls or (rows["dimensions"].list.len() % 2).any():
+    if nulls or (rows["dimensions"].list.len() % 2 == 1).any():
         raise Malformed(Reason.ROWS, "half-edges that aren't whole")
     return rows
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streams.kernels import kernel
 from streams.groups import CellTable, GroupTable, Observation, bucket_of, find_group, observe
 from streams.half_edges import (
     DATABASE,
@@ -15,7 +14,6 @@ from streams.half_edges import (
     HalfEdges,
     append,
     counted_bytes,
-    enter,
     find_half,
     free_row,
     has_room,
@@ -27,10 +25,10 @@ from streams.half_edges import (
     weigh,
 )
 from streams.interner import ABSENT, CLIENT, EMPTY, SERVER, USER
+from streams.kernels import kernel, wide
 from streams.limbs import added
 from streams.plan import ServiceGraphsPlan
 from streams.span_columns import (
-    KIND_CLIENT,
     KIND_CONSUMER,
     KIND_PRODUCER,
     KIND_SERVER,
@@ -84,8 +82,7 @@ def fold_edges(
 ) -> int:
     """Take the spans from row `first` on, in log order; the row at which there was no room, or their count."""
     for row in range(first, len(spans.kind)):
-        tenant = spans.tenant[row]
-        kind = spans.kind[row]
+        tenant, kind = spans.tenant[row], spans.kind[row]
         if not spans.measured[row] or not plan.active[tenant] or kind < KIND_SERVER or kind > KIND_CONSUMER:
             continue
         if spans.service[spans.resource[row]] == ABSENT:
@@ -104,22 +101,21 @@ def expire_half_edges(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: Edg
         while queue.oldest >= 0 and half_edges.rows[queue.oldest].arrival_ms + plan.wait_ms[tenant] <= end_ms:
             if not _cells_have_room(state):
                 return False
-            _expire(plan, half_edges, state, tenant, np.int64(queue.oldest))
+            _expire(plan, half_edges, state, tenant, wide(queue.oldest))
     return True
 
 
 @kernel
 def _cells_have_room(state: EdgeTotals) -> bool:
     """Whether one more edge has a place in its group and in a cell of each histogram."""
-    return state.groups.used[0] < len(state.groups.hashes) and state.cells.used[0] + HISTOGRAMS <= len(
-        state.cells.cells
-    )
+    groups, cells = state.groups, state.cells
+    return bool(groups.used[0] < len(groups.hashes) and cells.used[0] + HISTOGRAMS <= len(cells.cells))
 
 
 @kernel
 def _has_room(half_edges: HalfEdges, state: EdgeTotals, spans: SpanColumns, row: int) -> bool:
     key_bytes = spans.trace_bytes[row] + max(spans.span_bytes[row], spans.parent_bytes[row])
-    return _cells_have_room(state) and has_room(half_edges, key_bytes)
+    return _cells_have_room(state) and has_room(half_edges, wide(key_bytes))
 
 
 @kernel
@@ -133,21 +129,21 @@ def _take_span(
     row: int,
 ) -> None:
     """Create or update the edge of a span, and emit it when both services are known (SG-8, SG-18)."""
-    tenant = spans.tenant[row]
+    tenant = wide(spans.tenant[row])
     is_server = spans.kind[row] == KIND_SERVER or spans.kind[row] == KIND_CONSUMER
-    trace, trace_bytes, span, span_bytes = key_of(spans, row, is_server)
-    hashed = key_hash(tenant, spans.data, trace, trace_bytes, span, span_bytes)
-    edge = find_half(half_edges, hashed, tenant, spans.data, trace, trace_bytes, span, span_bytes)
+    key = key_of(spans, row, is_server)
+    hashed = key_hash(tenant, spans.data, key)
+    edge = find_half(half_edges, hashed, tenant, spans.data, key)
     new = edge < 0
     if new:
-        edge = take_row(half_edges, hashed, tenant, spans.data, trace, trace_bytes, span, span_bytes)
+        edge = take_row(half_edges, hashed, tenant, spans.data, key)
         half_edges.rows[edge].arrival_ms = spans.stream_ms[spans.record[row]]
     if is_server:
         _apply_server(spans, plan, half_edges, row, edge)
     else:
         _apply_client(spans, plan, half_edges, row, edge)
     half = half_edges.rows[edge]
-    if half.client != EMPTY and half.server != EMPTY:
+    if half.client and half.server:  # neither is EMPTY
         _emit(plan, half_edges, state, tenant, edge)
         state.counts[tenant, MADE] += new
         if new:
@@ -184,7 +180,7 @@ def _is_full(
 def _lookup(spans: SpanColumns, attribute: int, row: int) -> int:
     """An attribute of a span, resource first (PRIM-2)."""
     value = spans.resource_values[attribute, spans.resource[row]]
-    return value if value != ABSENT else spans.values[attribute, row]
+    return wide(value if value != ABSENT else spans.values[attribute, row])
 
 
 @kernel
@@ -196,7 +192,7 @@ def _apply_common(spans: SpanColumns, plan: ServiceGraphsPlan, half: Any, row: i
     half.weight = spans.weight[row]
     half.seen_ms = spans.stream_ms[record]
     half.seen_offset = spans.offset[record]
-    half.seen_index = spans.index[row]
+    half.seen_index = spans.position[row]
     tenant = spans.tenant[row]
     for i in range(plan.peer_counts[tenant]):
         value = spans.values[plan.peers[tenant, i], row]
@@ -302,11 +298,11 @@ def _emit(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, ten
     if half.failed:
         total.failed_lo, total.failed_hi = added(total.failed_lo, total.failed_hi, half.weight, nothing)
     if plan.latency[tenant]:
-        _observe(plan, half_edges, state, edge, group, SERVER_SECONDS, half.server_ns)
-        _observe(plan, half_edges, state, edge, group, CLIENT_SECONDS, half.client_ns)
+        _observe(plan, half_edges, state, edge, group, wide(SERVER_SECONDS), half.server_ns)
+        _observe(plan, half_edges, state, edge, group, wide(CLIENT_SECONDS), half.client_ns)
     if plan.messaging[tenant] and half.connection == MESSAGING and half.server_start_ns > half.client_end_ns:
-        queued_ns = min(half.server_start_ns - half.client_end_ns, np.uint64(1 << 53))
-        _observe(plan, half_edges, state, edge, group, QUEUE_SECONDS, np.int64(queued_ns))
+        queued_ns = np.int64(min(half.server_start_ns - half.client_end_ns, np.uint64(1 << 53)))
+        _observe(plan, half_edges, state, edge, group, wide(QUEUE_SECONDS), queued_ns)
 
 
 @kernel
@@ -317,13 +313,13 @@ def _observe(
     edge: int,
     group: int,
     histogram: int,
-    latency_ns: int,
+    latency_ns: np.int64,
 ) -> None:
     half = half_edges.rows[edge]
     limits_ns = plan.limits_ns[half.tenant, : plan.limit_counts[half.tenant]]
     seen = Observation(
         half.weight,
-        np.int64(latency_ns),
+        latency_ns,
         half.seen_ms,
         half.seen_offset,
         half.seen_index,

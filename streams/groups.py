@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streams.kernels import kernel
-from streams.interner import FULL, fill_slots, mixed, slots_for
+from streams.interner import FULL, copy_bytes, fill_slots, mixed, slots_for
+from streams.kernels import kernel, wide
 from streams.limbs import added, weighted_latency
 
 MAX_TRACE_BYTES = 32
@@ -27,7 +27,7 @@ CELL = np.dtype(
         ("trace_bytes", np.int32),
     ]
 )
-"""A bucket of a group's histogram that something fell into. `place` counts through the buckets of all its histograms."""
+"""A bucket of a group's histogram that something fell into; `place` counts through the buckets of its histograms."""
 
 
 class GroupTable(NamedTuple):
@@ -114,7 +114,7 @@ def find_group(table: GroupTable, width: int) -> int:
     while table.slots[at] >= 0:
         group = table.slots[at]
         if table.hashes[group] == hashed and _same_key(table, group, width):
-            return np.int64(group)
+            return wide(group)
         at = (at + 1) & mask
     group = table.used[0]
     if group == len(table.hashes):
@@ -124,12 +124,12 @@ def find_group(table: GroupTable, width: int) -> int:
         table.keys[group, i] = key[i]
     table.used[0] = group + 1
     table.slots[at] = group
-    return np.int64(group)
+    return wide(group)
 
 
 @kernel
 def _same_key(table: GroupTable, group: int, width: int) -> bool:
-    for i in range(width):
+    for i in range(width):  # noqa: SIM110 -- numba has no generator expressions
         if table.keys[group, i] != table.scratch[i]:
             return False
     # A shorter key is another one even if the rest is zero: the first value, the tenant, decides the width.
@@ -137,7 +137,7 @@ def _same_key(table: GroupTable, group: int, width: int) -> bool:
 
 
 @kernel
-def bucket_of(limits_ns: Any, latency_ns: int) -> int:
+def bucket_of(limits_ns: Any, latency_ns: np.int64) -> int:
     """The first bucket whose limit isn't below the latency, or their count: +Inf."""
     bucket = 0
     while bucket < len(limits_ns) and limits_ns[bucket] < latency_ns:
@@ -152,7 +152,7 @@ class Observation(NamedTuple):
     latency_ns: np.int64
     timestamp_ms: np.int64
     offset: np.int64
-    index: np.int32
+    position: np.int32
     traces: npt.NDArray[np.uint8]
     trace_start: np.int64
     trace_bytes: np.int64
@@ -161,10 +161,10 @@ class Observation(NamedTuple):
 @kernel
 def observe(groups: GroupTable, table: CellTable, group: int, place: int, seen: Observation) -> None:
     """Add an observation to a cell of a group; there must be room for a new cell."""
-    number = np.int64(groups.cell_of[group, place])
+    number = wide(groups.cell_of[group, place])
     new = number < 0
     if new:
-        number = table.used[0]
+        number = wide(table.used[0])
         table.used[0] = number + 1
         groups.cell_of[group, place] = number
         table.cells[number].group = group
@@ -181,23 +181,22 @@ def observe(groups: GroupTable, table: CellTable, group: int, place: int, seen: 
 def _after(cell: Any, seen: Observation) -> bool:
     """Whether the cell's exemplar comes later in the log."""
     if cell.ex_timestamp_ms != seen.timestamp_ms:
-        return cell.ex_timestamp_ms > seen.timestamp_ms
+        return bool(cell.ex_timestamp_ms > seen.timestamp_ms)
     if cell.ex_offset != seen.offset:
-        return cell.ex_offset > seen.offset
-    return cell.ex_index > seen.index
+        return bool(cell.ex_offset > seen.offset)
+    return bool(cell.ex_index > seen.position)
 
 
 @kernel
 def _keep_exemplar(table: CellTable, number: int, seen: Observation) -> None:
     cell = table.cells[number]
-    cell.ex_timestamp_ms, cell.ex_offset, cell.ex_index = seen.timestamp_ms, seen.offset, seen.index
+    cell.ex_timestamp_ms, cell.ex_offset, cell.ex_index = seen.timestamp_ms, seen.offset, seen.position
     cell.ex_value_ns = seen.latency_ns
-    start, end = seen.trace_start, seen.trace_start + seen.trace_bytes
+    start, end = int(seen.trace_start), int(seen.trace_start + seen.trace_bytes)
     while start < end and seen.traces[start] == 0:
         start += 1
     length = end - start
     if length > MAX_TRACE_BYTES:
         length = 0
-    for i in range(length):
-        table.traces[number, i] = seen.traces[start + i]
+    copy_bytes(seen.traces, start, length, table.traces[number], 0)
     cell.trace_bytes = length

@@ -11,6 +11,7 @@ from schemas.checkpoint import HALF_EDGE_SCHEMA
 from streams.half_edges import (
     HALF,
     HalfEdges,
+    Key,
     append,
     half_count,
     key_hash,
@@ -20,7 +21,7 @@ from streams.half_edges import (
     weigh,
 )
 from streams.interner import STRING, Interner
-from streams.kernels import kernel
+from streams.kernels import kernel, wide
 from streams.plan import Plan, edge_slots
 
 _TEXTS = ("client", "server", "peer")
@@ -152,9 +153,9 @@ def _append_all(
     """Append half-edges in the order of their rows, with their IDs at these places of `keys`; there must be room."""
     for i in range(len(given_halves)):
         given = given_halves[i]
-        trace, span = traces[i], spans[i]
-        hashed = key_hash(given.tenant, keys, trace, given.trace_bytes, span, given.span_bytes)
-        row = take_row(half_edges, hashed, given.tenant, keys, trace, given.trace_bytes, span, given.span_bytes)
+        tenant = wide(given.tenant)
+        key = Key(wide(traces[i]), wide(given.trace_bytes), wide(spans[i]), wide(given.span_bytes))
+        row = take_row(half_edges, key_hash(tenant, keys, key), tenant, keys, key)
         half = half_edges.rows[row]
         half.kind, half.connection, half.failed, half.traced = given.kind, given.connection, given.failed, given.traced
         half.client, half.server, half.peer = given.client, given.server, given.peer

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streams.kernels import kernel
-from streams.interner import hash_bytes, mixed, same_bytes, slots_for
+from streams.interner import copy_bytes, hash_bytes, mixed, same_bytes, slots_for
+from streams.kernels import kernel, wide
 from streams.span_columns import SpanColumns
 
 PLAIN, MESSAGING, DATABASE, VIRTUAL = 0, 1, 2, 3
@@ -76,6 +76,15 @@ class HalfEdges(NamedTuple):
     """Per tenant, of `QUEUE`."""
     state: npt.NDArray[np.int64]
     """The first free row, the end of the keys, the bytes of half-edges that count, how many half-edges there are."""
+
+
+class Key(NamedTuple):
+    """Where the IDs of a key lie in some bytes."""
+
+    trace_start: int
+    trace_bytes: int
+    span_start: int
+    span_bytes: int
 
 
 def new_half_edges(capacity: int, values: int, tenants: int, key_bytes: int) -> HalfEdges:
@@ -161,49 +170,40 @@ def _walk(half_edges: HalfEdges, tenant: int, out: Any) -> int:
 @kernel
 def _enter_all(half_edges: HalfEdges) -> None:
     for tenant in range(len(half_edges.queues)):
-        row = half_edges.queues[tenant].oldest
+        row = wide(half_edges.queues[tenant].oldest)
         while row >= 0:
             enter(half_edges, row)
-            row = half_edges.rows[row].newer
+            row = wide(half_edges.rows[row].newer)
 
 
 @kernel
 def has_room(half_edges: HalfEdges, key_bytes: int) -> bool:
     """Whether one more half-edge with a key of that length has a place."""
-    return half_edges.state[_FREE] >= 0 and half_edges.state[_KEY_END] + 2 * key_bytes + 8 <= len(half_edges.keys)
+    return bool(half_edges.state[_FREE] >= 0 and half_edges.state[_KEY_END] + 2 * key_bytes + 8 <= len(half_edges.keys))
 
 
 @kernel
-def key_hash(tenant: int, data: Any, trace: int, trace_bytes: int, span: int, span_bytes: int) -> np.uint64:
+def key_hash(tenant: int, data: Any, key: Key) -> np.uint64:
     """The hash of a key; lengths take part (Tempo SG-5)."""
-    state = mixed(hash_bytes(data, trace, trace_bytes, tenant), hash_bytes(data, span, span_bytes, 0))
-    return state ^ (state >> np.uint64(32))
+    trace = hash_bytes(data, key.trace_start, key.trace_bytes, tenant)
+    return mixed(trace, hash_bytes(data, key.span_start, key.span_bytes, tenant))
 
 
 @kernel
-def find_half(
-    half_edges: HalfEdges,
-    hashed: np.uint64,
-    tenant: int,
-    data: Any,
-    trace: int,
-    trace_bytes: int,
-    span: int,
-    span_bytes: int,
-) -> int:
+def find_half(half_edges: HalfEdges, hashed: np.uint64, tenant: int, data: Any, key: Key) -> int:
     """The row of a key, or -1."""
     mask = len(half_edges.slots) - 1
     at = np.int64(hashed) & mask
     while half_edges.slots[at] >= 0:
-        row = np.int64(half_edges.slots[at])
+        row = wide(half_edges.slots[at])
         half = half_edges.rows[row]
         if (
             half.hash == hashed
             and half.tenant == tenant
-            and half.trace_bytes == trace_bytes
-            and half.span_bytes == span_bytes
-            and same_bytes(half_edges.keys, half.key_start, data, trace, trace_bytes)
-            and same_bytes(half_edges.keys, half.key_start + trace_bytes, data, span, span_bytes)
+            and half.trace_bytes == key.trace_bytes
+            and half.span_bytes == key.span_bytes
+            and same_bytes(half_edges.keys, half.key_start, data, key.trace_start, key.trace_bytes)
+            and same_bytes(half_edges.keys, half.key_start + key.trace_bytes, data, key.span_start, key.span_bytes)
         ):
             return row
         at = (at + 1) & mask
@@ -211,31 +211,20 @@ def find_half(
 
 
 @kernel
-def take_row(
-    half_edges: HalfEdges,
-    hashed: np.uint64,
-    tenant: int,
-    data: Any,
-    trace: int,
-    trace_bytes: int,
-    span: int,
-    span_bytes: int,
-) -> int:
+def take_row(half_edges: HalfEdges, hashed: np.uint64, tenant: int, data: Any, key: Key) -> int:
     """A row for a new edge of this key, everything unknown; it isn't in the map or the queue yet. Needs `has_room`."""
-    row = half_edges.state[_FREE]
+    row = int(half_edges.state[_FREE])
     half = half_edges.rows[row]
     half_edges.state[_FREE] = half.newer
-    length = trace_bytes + span_bytes
+    length = key.trace_bytes + key.span_bytes
     if half.key_room < length:
         half.key_start = half_edges.state[_KEY_END]
         # Half as much again: a row that is used for longer and longer keys doesn't waste more than it holds.
         half.key_room = length + length // 2
         half_edges.state[_KEY_END] += half.key_room
-    for i in range(trace_bytes):
-        half_edges.keys[half.key_start + i] = data[trace + i]
-    for i in range(span_bytes):
-        half_edges.keys[half.key_start + trace_bytes + i] = data[span + i]
-    half.hash, half.tenant, half.trace_bytes, half.span_bytes = hashed, tenant, trace_bytes, span_bytes
+    copy_bytes(data, key.trace_start, key.trace_bytes, half_edges.keys, half.key_start)
+    copy_bytes(data, key.span_start, key.span_bytes, half_edges.keys, half.key_start + key.trace_bytes)
+    half.hash, half.tenant, half.trace_bytes, half.span_bytes = hashed, tenant, key.trace_bytes, key.span_bytes
     half.client = half.server = half.peer = 0
     half.client_ns = half.server_ns = 0
     half.client_end_ns = half.server_start_ns = 0
@@ -317,15 +306,15 @@ def settle(half_edges: HalfEdges, tenant: int, now_ms: int, wait_ms: int) -> int
     """Discount a tenant's half-edges whose deadline isn't after `now_ms`; how many count then."""
     queue = half_edges.queues[tenant]
     while queue.due >= 0 and half_edges.rows[queue.due].arrival_ms + wait_ms <= now_ms:
-        discount(half_edges, queue.due)
+        discount(half_edges, wide(queue.due))
         queue.due = half_edges.rows[queue.due].newer
-    return queue.counted
+    return int(queue.counted)
 
 
 @kernel
 def counted_bytes(half_edges: HalfEdges) -> int:
     """The bytes of all half-edges that count."""
-    return half_edges.state[_COUNTED_BYTES]
+    return int(half_edges.state[_COUNTED_BYTES])
 
 
 @kernel
@@ -361,9 +350,9 @@ def _leave_map(half_edges: HalfEdges, row: int) -> None:
 
 
 @kernel
-def key_of(spans: SpanColumns, row: int, parent: bool) -> tuple[int, int, int, int]:
+def key_of(spans: SpanColumns, row: int, parent: bool) -> Key:
     """Where the parts of a span's key lie: its trace ID and, for a server's side, its parent's ID (Tempo SG-5)."""
-    trace, trace_bytes = np.int64(spans.trace_start[row]), np.int64(spans.trace_bytes[row])
+    trace, trace_bytes = wide(spans.trace_start[row]), wide(spans.trace_bytes[row])
     if parent:
-        return trace, trace_bytes, np.int64(spans.parent_start[row]), np.int64(spans.parent_bytes[row])
-    return trace, trace_bytes, np.int64(spans.span_start[row]), np.int64(spans.span_bytes[row])
+        return Key(trace, trace_bytes, wide(spans.parent_start[row]), wide(spans.parent_bytes[row]))
+    return Key(trace, trace_bytes, wide(spans.span_start[row]), wide(spans.span_bytes[row]))

@@ -93,7 +93,9 @@ def count_intake(
             counts.add(PUSHES_SKIPPED, tenant, skips[number] * processors)
 
 
-def _totals(groups: npt.NDArray[np.int32], amounts: npt.NDArray[np.int64], count: int) -> list[int]:
+def _totals(
+    groups: npt.NDArray[np.int32], amounts: npt.NDArray[np.int32] | npt.NDArray[np.int64], count: int
+) -> list[int]:
     totals = np.zeros(count, np.int64)
     np.add.at(totals, groups, amounts)
     return [int(total) for total in totals]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streams.kernels import kernel
 from schemas.otlp import attribute_text
+from streams.kernels import kernel, wide
 
 STRING = 1
 """The kind of a text that is one already."""
@@ -170,15 +170,18 @@ def mixed(state: np.uint64, word: np.uint64) -> np.uint64:
 def hash_bytes(data: Any, start: int, length: int, seed: int) -> np.uint64:
     """The hash of `data[start : start + length]`."""
     state = mixed(np.uint64(seed), np.uint64(length))
-    whole = length - length % 8
-    for i in range(start, start + whole, 8):
+    # Unsigned indices: numba then needn't look for negative ones, and eight loads become one.
+    at, end = np.uint64(start), np.uint64(start + length)
+    while at + np.uint64(8) <= end:
         word = np.uint64(0)
         for j in range(8):
-            word |= np.uint64(data[i + j]) << np.uint64(8 * j)
+            word |= np.uint64(data[at + np.uint64(j)]) << np.uint64(8 * j)
         state = mixed(state, word)
+        at += np.uint64(8)
     word = np.uint64(0)
-    for j in range(length - whole):
-        word |= np.uint64(data[start + whole + j]) << np.uint64(8 * j)
+    while at < end:
+        word = word << np.uint64(8) | np.uint64(data[at])
+        at += np.uint64(1)
     state = mixed(state, word)
     return state ^ (state >> np.uint64(32))
 
@@ -186,10 +189,19 @@ def hash_bytes(data: Any, start: int, length: int, seed: int) -> np.uint64:
 @kernel
 def same_bytes(a: Any, a_start: int, b: Any, b_start: int, length: int) -> bool:
     """Whether two ranges of one length hold the same bytes."""
-    for i in range(length):
-        if a[a_start + i] != b[b_start + i]:
+    at, other = np.uint64(a_start), np.uint64(b_start)
+    for i in range(np.uint64(length)):  # noqa: SIM110 -- numba has no generator expressions
+        if a[at + i] != b[other + i]:
             return False
     return True
+
+
+@kernel
+def copy_bytes(source: Any, start: int, length: int, target: Any, at: int) -> None:
+    """Copy `source[start : start + length]` to `target[at:]`."""
+    first, to = np.uint64(start), np.uint64(at)
+    for i in range(np.uint64(length)):
+        target[to + i] = source[first + i]
 
 
 @kernel
@@ -207,18 +219,17 @@ def intern(table: InternTable, kind: int, data: Any, start: int, length: int) ->
             and table.starts[number + 1] - begin == length
             and same_bytes(table.arena, begin, data, start, length)
         ):
-            return np.int64(number)
+            return wide(number)
         at = (at + 1) & mask
     number, begin = table.used[0], table.used[1]
     if number == len(table.hashes) or begin + length > len(table.arena):
         return FULL
-    for i in range(length):
-        table.arena[begin + i] = data[start + i]
+    copy_bytes(data, start, length, table.arena, begin)
     table.hashes[number], table.kinds[number] = hashed, kind
     table.starts[number + 1] = begin + length
     table.used[0], table.used[1] = number + 1, begin + length
     table.slots[at] = number
-    return np.int64(number)
+    return wide(number)
 
 
 @kernel
@@ -230,12 +241,12 @@ def _intern_column(
         kind = kinds[row]
         if kind == 0 or not wanted[row]:
             continue
-        length = np.int64(lengths[row])
+        length = wide(lengths[row])
         empty_kind = kind == _BYTES or (_KEY_VALUES < kind != ADDRESS)
         if empty_kind or (kind == STRING and length <= 0):
             out[row] = EMPTY  # found, and its text is empty (PRIM-1, PRIM-3)
             continue
-        number = intern(table, kind, data, np.int64(offsets[row]), length)
+        number = intern(table, wide(kind), data, wide(offsets[row]), length)
         if number == FULL:
             return row
         out[row] = number

@@ -131,7 +131,7 @@ class PartitionFold:
         return Fed(tuple(closings), tuple(rejected))
 
     def close_all(self) -> list[Window]:
-        """The end of a bounded input: windows close, one after the other, until no half-edge waits. Feed nothing then."""
+        """The end of a bounded input: windows close in turn until no half-edge waits. Feed nothing then."""
         if self._open_end_ms is None:
             return []
         end = self._open_end_ms
@@ -163,7 +163,7 @@ class PartitionFold:
             start = end
 
     def _advance(self, record: Record, stream_ms: int) -> Closing | None:
-        """Close what a record's time closes: the open window and, if half-edges wait, the last one before the record's."""
+        """Close what a record closes: the open window and, if half-edges wait, the last one before the record's."""
         end = self._end_of(stream_ms)
         if self._open_end_ms is None:
             self._open_end_ms = end

@@ -157,9 +157,9 @@ class Plan:
             latency=np.array([s is not None and s.latency for s in all_settings], np.bool_),
             intrinsics=np.array(shown, np.bool_).reshape(-1, len(INTRINSICS)),
             dimension_counts=_counts(dimensions),
-            dimensions=_ragged(dimensions),
+            dimensions=_ragged(dimensions).astype(np.int32),
             limit_counts=_counts(limits),
-            limits_ns=_ragged(limits, np.int64),
+            limits_ns=_ragged(limits),
         )
 
     def _service_graphs_plan(self) -> ServiceGraphsPlan:
@@ -176,18 +176,18 @@ class Plan:
             wait_ms=np.array([s.wait_ms if s else 0 for s in every], np.int64),
             max_items=np.array([s.max_items if s else 0 for s in every], np.int64),
             peer_counts=_counts(peers),
-            peers=_ragged(peers),
+            peers=_ragged(peers).astype(np.int32),
             database_counts=_counts(databases),
-            databases=_ragged(databases),
+            databases=_ragged(databases).astype(np.int32),
             callee=np.array([self.row(key) for key in CALLEE], np.int32),
             dimension_counts=_counts(dimensions),
-            dimensions=_ragged(dimensions),
-            client_slots=_ragged([s.client for s in slots]),
-            server_slots=_ragged([s.server for s in slots]),
+            dimensions=_ragged(dimensions).astype(np.int32),
+            client_slots=_ragged([s.client for s in slots]).astype(np.int32),
+            server_slots=_ragged([s.server for s in slots]).astype(np.int32),
             slot_counts=_counts([s.names for s in slots]),
             virtual_slots=np.array([s.virtual for s in slots], np.int32),
             limit_counts=_counts(limits),
-            limits_ns=_ragged(limits, np.int64),
+            limits_ns=_ragged(limits),
         )
 
     def _rows_of(self, keys: Iterable[str]) -> list[int]:
@@ -258,9 +258,9 @@ def _counts(rows: Sequence[Sequence[object]]) -> npt.NDArray[np.int32]:
     return np.array([len(row) for row in rows], np.int32)
 
 
-def _ragged(rows: Sequence[Sequence[int]], dtype: type = np.int32) -> npt.NDArray[np.int32]:
+def _ragged(rows: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
     """The rows as one array, padded with -1 to the longest, and to one column at least."""
-    table = np.full((len(rows), max((len(row) for row in rows), default=0) or 1), -1, dtype)
+    table = np.full((len(rows), max((len(row) for row in rows), default=0) or 1), -1, np.int64)
     for row, numbers in enumerate(rows):
         table[row, : len(numbers)] = numbers
     return table

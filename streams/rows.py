@@ -32,7 +32,7 @@ class LabelSet:
 
 
 class LabelCache:
-    """Label sets that were made lately, so that a series' labels aren't made anew in each window. It decides no value."""
+    """Label sets that were made lately, so that labels aren't made anew in each window. It decides no value."""
 
     def __init__(self, route_label: str) -> None:
         self._route_label = route_label
@@ -115,18 +115,18 @@ def canonical(processors: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(processors).sort(_CANONICAL)
 
 
-def _rows(n: int, **columns: Columns | pl.Series | int) -> pl.DataFrame:
+def _rows(n: int, **columns: Any) -> pl.DataFrame:
     """A block of rows: `group` and those of `DELTA_SCHEMA` that don't follow from it; what isn't given is absent."""
     defaults: dict[str, int | None] = {"bucket": NO_BUCKET, "layout": NO_LAYOUT, "sum_lo": 0, "sum_hi": 0}
     series = [pl.Series("group", columns["group"], dtype=pl.Int32())]
     for name, kind in DELTA_SCHEMA.items():
         if name in {"tenant", "labels"}:
             continue
-        column = columns.get(name, defaults.get(name))
-        if column is None or isinstance(column, int):
-            series.append(pl.repeat(column, n, dtype=kind, eager=True).alias(name))
-        else:
+        column: Any = columns.get(name, defaults.get(name))
+        if isinstance(column, np.ndarray | pl.Series):
             series.append(pl.Series(name, column).cast(kind))
+        else:
+            series.append(pl.repeat(column, n, dtype=kind, eager=True).alias(name))
     return pl.DataFrame(series)
 
 

@@ -26,8 +26,8 @@ class SpanColumns(NamedTuple):
     tenant: npt.NDArray[np.int32]
     """The number in the window's plan."""
     record: npt.NDArray[np.int32]
-    index: npt.NDArray[np.int32]
-    """The position among the record's spans."""
+    position: npt.NDArray[np.int32]
+    """Among the record's spans."""
     resource: npt.NDArray[np.int32]
     kind: npt.NDArray[np.int32]
     status: npt.NDArray[np.int32]
@@ -83,7 +83,7 @@ def span_columns(
         measured=measured,
         tenant=tenant_of_record[spans.record],
         record=spans.record,
-        index=spans.index,
+        position=spans.index,
         resource=spans.resource,
         kind=spans.kind,
         status=spans.status,
@@ -156,4 +156,5 @@ def _found(
     if row < 0:
         return np.full(len(resource), ABSENT, np.int32)
     of_resource = resource_values[row][resource]
-    return np.where(of_resource != ABSENT, of_resource, values[row])
+    found: npt.NDArray[np.int32] = np.where(of_resource != ABSENT, of_resource, values[row])
+    return found

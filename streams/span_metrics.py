@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from streams.kernels import kernel
 from schemas.config import SpanMetricsSettings
 from schemas.labels import SPAN_METRICS_RESERVED, reserved_name
 from schemas.metrics import MetricId
@@ -23,6 +22,7 @@ from streams.groups import (
     resized_groups,
 )
 from streams.interner import FULL, Interner
+from streams.kernels import kernel, wide
 from streams.limbs import added
 from streams.plan import INTRINSICS, Plan, SpanMetricsPlan
 from streams.rows import LabelCache, LabelSet, counter_rows, histogram_rows, window_rows
@@ -154,7 +154,7 @@ def _new_state(capacity: int, width: int, places: int) -> SpanTotals:
 def _fold(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, first: int) -> int:
     """Add the spans from row `first` on; the row at which there was no room, or their count."""
     for row in range(first, len(spans.kind)):
-        tenant = spans.tenant[row]
+        tenant = wide(spans.tenant[row])
         if not spans.measured[row] or not plan.active[tenant]:
             continue
         if state.cells.used[0] == len(state.cells.cells):
@@ -184,7 +184,7 @@ def _group_key(spans: SpanColumns, plan: SpanMetricsPlan, row: int, tenant: int,
         if value < 0:
             value = spans.values[attribute, row]
         key[_DIMENSIONS + i] = max(value, 0)
-    return _DIMENSIONS + plan.dimension_counts[tenant]
+    return wide(_DIMENSIONS + plan.dimension_counts[tenant])
 
 
 @kernel
@@ -203,7 +203,7 @@ def _add_span(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, row:
             latency_ns,
             spans.stream_ms[record],
             spans.offset[record],
-            spans.index[row],
+            spans.position[row],
             spans.data,
             np.int64(spans.trace_start[row]),
             np.int64(spans.trace_bytes[row]),
