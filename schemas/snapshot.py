@@ -159,7 +159,7 @@ def snapshot_name(key: bytes) -> SnapshotName | None:
 
 
 def obsolete_keys(keys: Iterable[bytes], newest: Cut) -> list[bytes]:
-    """The keys of older snapshots of a cut's shard: to be deleted when its own records are acknowledged, manifests first.
+    """The keys of older snapshots of a cut's shard: to be deleted once its records are acknowledged, manifests first.
 
     Those of the same window by other writers stay: they may be half written.
     """
