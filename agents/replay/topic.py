@@ -45,8 +45,7 @@ class TopicRecord(NamedTuple):
 def topic_record(message: Message) -> TopicRecord:
     """The parts of a message without an error."""
     headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    key, value = cast("bytes | None", message.key()), cast("bytes | None", message.value())
-    return TopicRecord(message.offset() or 0, message.timestamp()[1], key, value, headers)
+    return TopicRecord(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers)
 
 
 @dataclass(slots=True)
