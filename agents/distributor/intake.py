@@ -11,9 +11,6 @@ from schemas.otlp.routing import IdReason, InvalidIdError, route
 from schemas.otlp.splice import Piece, SpanTooLargeError, splice
 from schemas.record import Record
 
-NO_METRICS_REQUEST_HEADER = "no-generate-metrics"
-"""Its presence asks for spans to be stored and not measured (Tempo INT-8)."""
-
 REHEARSAL = b"\x0a\x20\x12\x1e\x12\x1c\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
 """A request of one span, which has a trace ID and a span ID."""
 

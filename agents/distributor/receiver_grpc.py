@@ -5,12 +5,10 @@ from collections.abc import Awaitable, Callable
 import grpc
 import grpc.aio
 
-from agents.distributor.intake import NO_METRICS_REQUEST_HEADER, Intake
+from agents.distributor.intake import Intake
 from agents.distributor.status import RefusedError
-from agents.distributor.tenants import ORG_ID_HEADER
+from agents.otlp_protocol import EXPORT_METHOD, NO_METRICS_HEADER, ORG_ID_HEADER
 from schemas.config.distributor import OtlpGrpc
-
-EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 STOP_GRACE_S = 15.0
 """For requests in flight: longer than Kafka's time-out, so that each gets its answer."""
@@ -53,7 +51,7 @@ class GrpcReceiver:
         """Answer one request."""
         metadata = context.invocation_metadata() or ()
         org_ids = [_text(value) for key, value in metadata if key == ORG_ID_HEADER]
-        no_metrics = any(key == NO_METRICS_REQUEST_HEADER for key, _ in metadata)
+        no_metrics = any(key == NO_METRICS_HEADER for key, _ in metadata)
         try:
             await self._intake.push(body, org_ids, no_metrics=no_metrics)
         except RefusedError as error:
@@ -69,7 +67,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         """The handler of a method; None answers UNIMPLEMENTED."""
-        return self._export if handler_call_details.method == EXPORT else None
+        return self._export if handler_call_details.method == EXPORT_METHOD else None
 
 
 def _text(value: str | bytes) -> str:

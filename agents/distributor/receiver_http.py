@@ -3,9 +3,9 @@
 from aiohttp import web
 
 from agents.distributor.bodies import BodyTooLargeError, decoded
-from agents.distributor.intake import NO_METRICS_REQUEST_HEADER, Intake
+from agents.distributor.intake import Intake
 from agents.distributor.status import HTTP_STATUS, Code, RefusedError, status_json, status_protobuf
-from agents.distributor.tenants import ORG_ID_HEADER
+from agents.otlp_protocol import NO_METRICS_HEADER, ORG_ID_HEADER
 from schemas.config.distributor import OtlpHttp
 from schemas.errors import Malformed
 from schemas.otlp_json import traces_data_bytes
@@ -50,7 +50,7 @@ class HttpReceiver:
         try:
             body = await self._body(request)
             org_ids = request.headers.getall(ORG_ID_HEADER, [])
-            await self._intake.push(body, org_ids, no_metrics=NO_METRICS_REQUEST_HEADER in request.headers)
+            await self._intake.push(body, org_ids, no_metrics=NO_METRICS_HEADER in request.headers)
         except RefusedError as error:
             return _failure(kind, HTTP_STATUS[error.code], error.code, error.message)
         except (BodyTooLargeError, web.HTTPRequestEntityTooLarge):

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from agents.distributor.status import Code, RefusedError
 from schemas.record import DEFAULT_TENANT
 
-ORG_ID_HEADER = "x-scope-orgid"
-"""HTTP header and gRPC metadata; both are case-insensitive, gRPC's are lower-case on the wire."""
-
 MAX_TENANT_BYTES = 150
 UNSUPPORTED = re.compile(r"[^a-zA-Z0-9!\-_.*'()]")
 
