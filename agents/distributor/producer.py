@@ -135,6 +135,8 @@ class RecordProducer:
             self._metrics.records_written.labels(share.partition).inc()
         finally:
             self._buffered -= record.size
+            if not record.written.done():  # a fault of ours, or cancelled: nobody may wait for ever
+                record.written.set_exception(RefusedError(Code.UNAVAILABLE, "the spans weren't written"))
 
     def _refusal(self, error: KafkaException) -> RefusedError:
         """Kafka's failure as the client is told it (Tempo KFK-12)."""

@@ -13,7 +13,7 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import Message, Producer
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -502,15 +502,38 @@ async def test_a_client_that_goes_away_costs_the_others_nothing(start: Start) ->
     assert {f"n{i}" for i in range(2, 21, 2)} <= names
 
 
-async def test_stopping_answers_what_is_in_flight(kafka: KafkaBroker) -> None:
-    topic = kafka.spans_topic(PARTITIONS)
-    config = config_for(kafka.address, topic)
+async def test_stopping_answers_what_is_in_flight(start: Start) -> None:
+    running = await start()
+    calls = [asyncio.create_task(export(running.grpc, request([span]))) for span in numbered(5)]
+    async with asyncio.timeout(30):
+        while running.counter("tempo_distributor_spans_received_total", tenant="single-tenant") < 5:  # noqa: ASYNC110 -- counting gives no event
+            await asyncio.sleep(0)
+    await running.distributor.stop()
+    assert await asyncio.gather(*calls) == [ExportTraceServiceResponse()] * 5
+    assert in_order(running.spans()) == in_order(numbered(5))
+
+
+async def test_it_runs_until_it_is_stopped(kafka: KafkaBroker) -> None:
+    config = config_for(kafka.address, kafka.spans_topic(PARTITIONS))
     stop, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(run(config, stop, OwnMetrics(), ready=ready))
     await asyncio.wait_for(ready.wait(), 60)
     assert not running.done()
     stop.set()
     await asyncio.wait_for(running, 20)
+
+
+async def test_the_partition_is_the_one_that_kafkas_own_partitioner_picks(start: Start) -> None:
+    running = await start()
+    sent = numbered(100)
+    await export(running.grpc, request(sent))
+    ours = {span.trace_id: record.partition() for record in running.records() for span in spans_of(record.value())}
+    keyed = running.kafka.new_topic("keyed", PARTITIONS)
+    producer = Producer({"bootstrap.servers": running.kafka.address, "partitioner": "murmur2", "log_level": 0})
+    for span in sent:
+        producer.produce(keyed, span.trace_id, span.trace_id.hex())
+    assert producer.flush(30) == 0
+    assert ours == {record.value(): record.partition() for record in running.kafka.read(keyed)}
 
 
 async def test_a_topic_with_the_producers_timestamps_keeps_it_from_starting(kafka: KafkaBroker) -> None:
