@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from schemas.otlp.wire import Bytes
+from schemas.otlp.jit import inlined
+from schemas.otlp.wire import Bytes, byte_at, word_at
 
 STRING, BOOL, INT, DOUBLE, ARRAY_VALUE, KEY_VALUE_LIST, BYTES, STRING_INDEX = range(1, 9)
 """Field numbers of AnyValue: the kinds of attribute columns."""
@@ -41,31 +41,115 @@ def wanted_keys(keys: Sequence[str]) -> WantedKeys:
     return WantedKeys(text, bounds, slots, following)
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def _slot(data: Bytes, at: int, length: int) -> int:
     """A hash of a few bytes: keys that share them are told apart by comparison."""
     if length == 0:
         return 0
-    last = np.int64(data[at + length - 1])
-    middle = np.int64(data[at + length // 2])
-    return (length * 23 + last * 5 + middle * 11 + np.int64(data[at])) & (_SLOTS - 1)
+    middle, last = byte_at(data, at + (length >> 1)), byte_at(data, at + length - 1)
+    return (length * 23 + last * 5 + middle * 11 + byte_at(data, at)) & (_SLOTS - 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def find_key(wanted: WantedKeys, data: Bytes, at: int, length: int) -> int:
     """The number of the key that is these bytes, or -1."""
-    key = wanted.slots[_slot(data, at, length)]
+    key = np.int64(wanted.slots[_slot(data, at, length)])
     while key >= 0:
         start = wanted.bounds[key]
         if wanted.bounds[key + 1] - start == length and _same(wanted.text, start, data, at, length):
-            return np.int64(key)
-        key = wanted.following[key]
-    return -1
+            break
+        key = np.int64(wanted.following[key])
+    return key  # type: ignore[return-value]  # numba: int
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def _same(a: Bytes, a_start: int, b: Bytes, b_start: int, length: int) -> bool:
-    for i in range(length):
-        if a[a_start + i] != b[b_start + i]:
+    """Whether two ranges are equal: by words, the last of which may overlap the one before."""
+    if length < 8:
+        for i in range(length):
+            if byte_at(a, a_start + i) != byte_at(b, b_start + i):
+                return False
+        return True
+    i = 0
+    while i < length - 8:
+        if word_at(a, a_start + i) != word_at(b, b_start + i):
+            return False
+        i += 8
+    return bool(word_at(a, a_start + length - 8) == word_at(b, b_start + length - 8))
+
+
+class Plain(NamedTuple):
+    """A plain attribute; `kind` is 0 if it isn't one."""
+
+    key_at: int
+    key_length: int
+    kind: int
+    offset: int
+    length: int
+
+
+_NOT_PLAIN = Plain(0, 0, 0, 0, 0)
+
+
+@inlined
+def plain_attribute(data: Bytes, at: int, end: int) -> Plain:
+    """The attribute in a range, if it is in the form that every writer uses: a key and a string, int, bool or double.
+
+    That is: the two fields once each, in either order, nothing else, everything in its shortest encoding. So it is
+    well-formed, and its canonical size is the size of the range.
+    """
+    first, body = _short_length(data, at + 1, end)
+    second = body + first
+    if first == 0 or end - second < 3:
+        return _NOT_PLAIN
+    length, second_body = _short_length(data, second + 1, end)
+    if second_body + length != end:
+        return _NOT_PLAIN
+    if byte_at(data, at) == 0x0A and byte_at(data, second) == 0x12:
+        kind, offset, size = _plain_value(data, second_body, end)
+        return Plain(body, first, kind, offset, size)
+    if byte_at(data, at) == 0x12 and byte_at(data, second) == 0x0A and length > 0:
+        kind, offset, size = _plain_value(data, body, second)
+        return Plain(second_body, length, kind, offset, size)
+    return _NOT_PLAIN
+
+
+@inlined
+def _short_length(data: Bytes, at: int, end: int) -> tuple[int, int]:
+    """A length of at most two bytes in its shortest form, and the position after it; a length of 0 if it is none."""
+    if end - at < 2:
+        return 0, at
+    low = byte_at(data, at)
+    if low < 0x80:
+        return low, at + 1
+    high = byte_at(data, at + 1)
+    return (0, at) if high == 0 or high > 0x7F else (low & 0x7F | high << 7, at + 2)
+
+
+@inlined
+def _plain_value(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
+    """Kind, offset and length of an AnyValue, if it is plain; else a kind of 0."""
+    size = end - at
+    if size < 2:
+        return 0, 0, 0
+    tag = byte_at(data, at)
+    if tag == 0x0A:
+        length, text = _short_length(data, at + 1, end)
+        return (STRING, text, length) if text + length == end else (0, 0, 0)
+    if tag == 0x18:
+        return (INT, at, size) if _is_short_varint(data, at + 1, end) else (0, 0, 0)
+    if tag == 0x10:
+        return (BOOL, at, size) if size == 2 and byte_at(data, at + 1) < 2 else (0, 0, 0)
+    return (DOUBLE, at, size) if tag == 0x21 and size == 9 else (0, 0, 0)
+
+
+@inlined
+def _is_short_varint(data: Bytes, at: int, end: int) -> bool:
+    """Whether a range of at least one byte is one varint of at most nine bytes in its shortest form."""
+    last = byte_at(data, end - 1)
+    if last > 0x7F or end - at > 9 or (last == 0 and end - at > 1):
+        return False
+    for i in range(at, end - 1):
+        if byte_at(data, i) < 0x80:
             return False
     return True

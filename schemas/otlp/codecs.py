@@ -1,14 +1,13 @@
 """Record codecs: where in a record's value the messages are, each a TracesData."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from schemas.otlp.wire import Bytes, read_length, read_tag, skip, varint
+from schemas.otlp.jit import kernel
+from schemas.otlp.wire import MAX_DEPTH, Bytes, read_length, read_tag, read_varint, skip
 
 _TRACE, _ID, _SKIP_METRICS = 0x12, 0x1A, 0x28
 """Tags of a push-bytes value (Tempo KFK-3)."""
@@ -47,20 +46,21 @@ def split_push_bytes(data: Bytes, bounds: npt.NDArray[np.int64]) -> Split:
     """The messages of push-bytes records; a record that can't be read has none (Tempo KFK-6)."""
     records = len(bounds) - 1
     no_metrics, faults = np.zeros(records, np.bool_), np.zeros((records, 2), np.int64)
-    ranges = np.empty((records + 1, 3), np.int64)
-    while (count := _split(data, bounds, ranges, no_metrics, faults)) > len(ranges):
+    ranges, groups = np.empty((records + 1, 3), np.int64), np.empty(MAX_DEPTH + 1, np.int64)
+    while (count := _split(data, bounds, ranges, no_metrics, faults, groups)) > len(ranges):
         ranges = np.empty((count, 3), np.int64)
     errors = [(int(row), int(faults[row, 0]), int(faults[row, 1])) for row in np.flatnonzero(faults[:, 1])]
     return Split(ranges[:count], no_metrics, errors)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _split(
     data: Bytes,
     bounds: npt.NDArray[np.int64],
     ranges: npt.NDArray[np.int64],
     no_metrics: npt.NDArray[np.bool_],
     faults: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
 ) -> int:
     """The number of messages; `ranges` has them only if it has room for all."""
     count = 0
@@ -79,10 +79,10 @@ def _split(
                         count += 1
                     at += length
                 elif tag == _SKIP_METRICS:
-                    flag, at = varint(data, at, end)
+                    flag, at = read_varint(data, at, end)
                     no_metrics[record] = flag != 0
                 else:
-                    at = skip(data, tag, at, end, 0)
+                    at = skip(data, tag, at, end, 0, groups)
             if at < 0:
                 faults[record, 0], faults[record, 1] = field_at, -at
                 no_metrics[record] = False

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from schemas.otlp.jit import kernel
 
 _INLINE = 12
 """An Arrow view holds texts up to this length itself, and four bytes of longer ones."""
@@ -135,7 +136,7 @@ class SpanFrame:
         return pa.Array.from_buffers(pa.binary_view(), len(views), buffers)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill_views(
     data: npt.NDArray[np.uint8],
     offsets: npt.NDArray[np.int32],

@@ -8,16 +8,16 @@ non-recursive message has a row of its own, the recursive ones (attribute values
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from schemas.otlp import columns as col
-from schemas.otlp.attributes import UNSET, WantedKeys, find_key
+from schemas.otlp.attributes import UNSET, Plain, WantedKeys, find_key, plain_attribute
 from schemas.otlp.columns import AttributeColumns, MessageColumns, ResourceColumns, SpanColumns
+from schemas.otlp.jit import inlined, kernel
 from schemas.otlp.messages import (
     ANY_VALUE,
-    ARRAY,
+    FIELDS,
     KEY_VALUE,
     KEY_VALUES,
     RESOURCE,
@@ -27,17 +27,20 @@ from schemas.otlp.messages import (
     TRACES,
     Action,
     Messages,
+    messages,
 )
 from schemas.otlp.wire import (
     DEPTH,
     MAX_DEPTH,
     TRUNCATED,
     Bytes,
+    half_at,
     read_length,
     read_tag,
+    read_varint,
     skip,
-    varint,
     varint_size,
+    word_at,
 )
 
 Ints = npt.NDArray[np.int64]
@@ -62,7 +65,10 @@ class Registers(NamedTuple):
     """One row per message that may be open, one column per field number."""
 
     sizes: Ints
-    """The canonical size of the field, tag included: 0 if it is unset."""
+    """The canonical size of the field, tag included: 0 if it is unset, of a number or a text also if it is 0 or empty.
+
+    Only these are cleared when a message begins: values and lengths mean nothing where the size is 0.
+    """
     values: Ints
     """A number, or where a text begins."""
     lengths: Ints
@@ -88,20 +94,27 @@ class Output(NamedTuple):
     counters: Ints
 
 
-def registers(tables: Messages) -> tuple[Registers, Stack]:
-    """The working memory of a scan."""
-    rows, fields = len(tables.children) + MAX_DEPTH + 1, tables.children.shape[1]
-    sizes, values, lengths = (np.zeros((rows, fields), np.int64) for _ in range(3))
+class Machine(NamedTuple):
+    """Tables and working memory of a scan."""
+
+    tables: Messages
+    wanted: WantedKeys
+    regs: Registers
+    stack: Stack
+
+
+def machine(wanted: WantedKeys) -> Machine:
+    """A machine that looks for these keys."""
+    tables = messages()
     levels = MAX_DEPTH + 1
+    rows = len(tables.children) + levels
+    sizes, values, lengths = (np.zeros((rows, FIELDS), np.int64) for _ in range(3))
     stack = Stack(np.zeros(levels, np.int64), np.zeros(levels, np.int64), np.zeros(levels, np.int64))
-    return Registers(sizes, values, lengths, np.zeros(rows, np.int64)), stack
+    return Machine(tables, wanted, Registers(sizes, values, lengths, np.zeros(rows, np.int64)), stack)
 
 
-@numba.njit(cache=True, nogil=True)
-def scan_messages(
-    data: Bytes, ranges: Ints, first: int, tables: Messages, wanted: WantedKeys, regs: Registers, stack: Stack,
-    out: Output,
-) -> tuple[int, int]:  # fmt: skip
+@kernel
+def scan_messages(data: Bytes, ranges: Ints, first: int, state: Machine, out: Output) -> tuple[int, int]:
     """Scan the messages `ranges[first:]` (start, end, record). Gives the message at which it stopped, and why.
 
     A message that is refused leaves a row in `errors`, and none elsewhere.
@@ -110,7 +123,7 @@ def scan_messages(
     for m in range(first, len(ranges)):
         before = (counters[col.SPANS], counters[col.RESOURCES], counters[col.USED])
         record = ranges[m, 2]
-        position, fault = _walk(data, ranges[m, 0], ranges[m, 1], record, tables, wanted, regs, stack, out)
+        position, fault = _walk(data, ranges[m, 0], ranges[m, 1], record, state, out)
         if fault == 0:
             out.messages.record[counters[col.MESSAGES]] = record
             counters[col.MESSAGES] += 1
@@ -126,58 +139,132 @@ def scan_messages(
     return len(ranges), 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _take_back(out: Output, before: tuple[int, int, int]) -> None:
     """Remove the rows of a message: attributes must be absent in rows that are not in use."""
-    spans, resources = before[0], before[1]
-    last = min(out.counters[col.SPANS] + 1, out.spans.ints.shape[1])
-    out.spans.attributes.kind[:, spans:last] = 0
-    last = min(out.counters[col.RESOURCES] + 1, out.resources.ints.shape[1])
-    out.resources.attributes.kind[:, resources:last] = 0
+    _forget(out.spans.attributes, before[0], out.counters[col.SPANS])
+    _forget(out.resources.attributes, before[1], out.counters[col.RESOURCES])
     out.counters[col.SPANS], out.counters[col.RESOURCES], out.counters[col.USED] = before
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
+def _forget(attributes: AttributeColumns, start: int, end: int) -> None:
+    """Make the attributes of rows absent, of the half-filled row `end` too."""
+    keys, rows = attributes.kind.shape
+    for key in range(keys):
+        for row in range(start, min(end + 1, rows)):
+            attributes.kind[key, row] = 0
+
+
+@inlined
 def _row(message: int, level: int, tables: Messages) -> int:
+    """The row of registers of a message."""
     return len(tables.children) + level if KEY_VALUE <= message <= KEY_VALUES else message
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def _clear(regs: Registers, row: int) -> None:
-    regs.sizes[row, :] = 0
-    regs.values[row, :] = 0
-    regs.lengths[row, :] = 0
+    for field in range(FIELDS):
+        regs.sizes[row, field] = 0
     regs.last[row] = 0
 
 
-@numba.njit(cache=True, nogil=True)
-def _clear_all(regs: Registers, message: int, level: int, tables: Messages) -> None:
-    """Clear the registers of a message that begins, and of its singular ones."""
-    _clear(regs, _row(message, level, tables))
-    i = 0
-    while tables.singular[message, i] >= 0:
-        _clear(regs, _row(tables.singular[message, i], level + 1, tables))
-        i += 1
+@inlined
+def _total(regs: Registers, row: int) -> int:
+    """The canonical size of a message that isn't an AnyValue."""
+    total = 0
+    for field in range(FIELDS):
+        total += regs.sizes[row, field]
+    return total
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
+def _field_size(field: int, length: int) -> int:
+    """The size of a field of `length` bytes with its tag and its length."""
+    return (1 if field < 16 else 2) + varint_size(length) + length
+
+
+@inlined
+def _walk(data: Bytes, start: int, end: int, record: int, state: Machine, out: Output) -> tuple[int, int]:
+    """Read a TracesData. Gives 0, or the position of the field that can't be read and why, or why it has to stop."""
+    tables, _, regs, stack = state
+    level, message, row, at = 0, TRACES, TRACES, start
+    stack.message[0], stack.end[0] = message, end
+    while True:
+        if at == end:
+            if level == 0:
+                return at, 0
+            _close(data, record, level, state, out)
+            level -= 1
+            message, end = stack.message[level], stack.end[level]
+            row = _row(message, level, tables)
+            continue
+        field_at = at
+        tag, at = read_tag(data, at, end)
+        if at < 0:
+            return field_at, at
+        field = tag >> 3
+        action = tables.actions[message, tag] if field < FIELDS else _UNKNOWN
+        if action == _MESSAGE or action == _MESSAGES:
+            length, at = read_length(data, at, end)
+            if at < 0:
+                return field_at, at
+            child = tables.children[message, field]
+            if child == KEY_VALUE and _plain(data, message, at, at + length, level, state, out):
+                regs.sizes[row, field] += _field_size(field, length)
+                at += length
+                continue
+            level += 1
+            fault = _open(data, field_at, at, at + length, action, child, field, level, state, out)
+            if fault != 0:
+                return field_at, fault
+            end = at + length
+            message = child
+            row = _row(message, level, tables)
+        elif action == _UNKNOWN:
+            at = skip(data, tag, at, end, level, stack.field)
+        else:
+            at = _read(data, action, field, field_at, at, end, message, row, regs)
+        if at < 0:
+            return field_at, at
+
+
+@inlined
+def _read(
+    data: Bytes, action: int, field: int, field_at: int, at: int, end: int, message: int, row: int, regs: Registers
+) -> int:
+    """Read a field that isn't a message into the registers; gives the position after it."""
+    tag_size = 1 if field < 16 else 2
+    if action == _TEXT or action == _TEXTS:
+        length, at = read_length(data, at, end)
+        size = tag_size + varint_size(length) + length
+        value, unset = at, length == 0
+        regs.lengths[row, field] = length
+        at += length
+        if action == _TEXTS:
+            regs.sizes[row, field] += size
+            return at
+    else:
+        value, at, size = _number(data, action, at, end)
+        size += tag_size
+        unset = value == 0
+        if message == ANY_VALUE:
+            value = field_at
+            regs.lengths[row, field] = at - field_at
+    regs.values[row, field] = value
+    regs.sizes[row, field] = 0 if unset and message != ANY_VALUE else size
+    regs.last[row] = field
+    return at
+
+
+@inlined
 def _number(data: Bytes, action: int, at: int, end: int) -> tuple[int, int, int]:
     """A number: its bits, the position after it, its canonical size without the tag."""
     if action == _FIXED64:
-        if end - at < 8:
-            return 0, TRUNCATED, 8
-        bits = np.uint64(0)
-        for i in range(8):
-            bits |= np.uint64(data[at + i]) << np.uint64(8 * i)
-        return np.int64(bits), at + 8, 8
+        return (word_at(data, at), at + 8, 8) if end - at >= 8 else (0, TRUNCATED, 8)
     if action == _FIXED32:
-        if end - at < 4:
-            return 0, TRUNCATED, 4
-        value = 0
-        for i in range(4):
-            value |= np.int64(data[at + i]) << (8 * i)
-        return value, at + 4, 4
-    value, at = varint(data, at, end)
+        return (half_at(data, at), at + 4, 4) if end - at >= 4 else (0, TRUNCATED, 4)
+    value, at = read_varint(data, at, end)
     if action == _INT32:
         value = np.int64(np.int32(value))
     elif action == _UINT32:
@@ -187,117 +274,60 @@ def _number(data: Bytes, action: int, at: int, end: int) -> tuple[int, int, int]
     return value, at, varint_size(value)
 
 
-@numba.njit(cache=True, nogil=True)
-def _field_size(number: int, length: int) -> int:
-    """The size of a field of `length` bytes with its tag and length."""
-    return (1 if number < 16 else 2) + varint_size(length) + length
+@inlined
+def _plain(data: Bytes, message: int, at: int, end: int, level: int, state: Machine, out: Output) -> bool:
+    """Take a plain attribute of a message at `level` without opening it; False if it has to be opened."""
+    if level > MAX_DEPTH - 2:
+        return False
+    plain = plain_attribute(data, at, end)
+    if plain.kind == 0:
+        return False
+    _found(data, message, plain, state.wanted, out)
+    return True
 
 
-@numba.njit(cache=True, nogil=True)
-def _walk(
-    data: Bytes, start: int, end: int, record: int, tables: Messages, wanted: WantedKeys, regs: Registers, stack: Stack,
+@kernel
+def _open(
+    data: Bytes, field_at: int, at: int, end: int, action: int, message: int, field: int, level: int, state: Machine,
     out: Output,
-) -> tuple[int, int]:  # fmt: skip
-    level, message, row, at = 0, TRACES, TRACES, start
-    stack.message[0], stack.end[0] = message, end
-    _clear(regs, row)
-    while True:
-        if at == end:
-            if level == 0:
-                return at, 0
-            size = regs.sizes[row, regs.last[row]] if message == ANY_VALUE else regs.sizes[row, :].sum()
-            field, child = stack.field[level], message
-            level -= 1
-            message, end = stack.message[level], stack.end[level]
-            row = _row(message, level, tables)
-            size = _field_size(field, size)
-            if tables.actions[message, field << 3 | 2] == _MESSAGES:
-                regs.sizes[row, field] += size
-            else:
-                regs.sizes[row, field] = size
-            if child == KEY_VALUE:
-                _attribute(data, message, field, level, tables, wanted, regs, out)
-            elif child == SPAN:
-                _span(record, regs, out)
-            elif child == RESOURCE_SPANS:
-                _resource(record, size, regs, out)
-            continue
-        field_at = at
-        tag = np.int64(data[at])
-        at += 1
-        if tag >= 0x80:
-            tag, at = read_tag(data, field_at, end)
-            if at < 0:
-                return field_at, at
-        action = tables.actions[message, tag] if tag < tables.actions.shape[1] else _UNKNOWN
-        field = tag >> 3
-        if action == _UNKNOWN:
-            at = skip(data, tag, at, end, level)
-            if at < 0:
-                return field_at, at
-            continue
-        if action >= _FIXED64:
-            value, at, size = _number(data, action, at, end)
-            if at < 0:
-                return field_at, at
-            regs.values[row, field] = value
-            if message == ANY_VALUE:
-                regs.values[row, field] = field_at
-                regs.lengths[row, field] = at - field_at
-                regs.last[row] = field
-            elif value == 0:
-                size = -(1 if field < 16 else 2)
-            regs.sizes[row, field] = (1 if field < 16 else 2) + size
-            continue
-        length, at = read_length(data, at, end)
-        if at < 0:
-            return field_at, at
-        if action == _TEXT:
-            regs.values[row, field] = at
-            regs.lengths[row, field] = length
-            regs.sizes[row, field] = _field_size(field, length) if length > 0 or message == ANY_VALUE else 0
-            regs.last[row] = field
-            at += length
-            continue
-        if action == _TEXTS:
-            regs.sizes[row, field] += _field_size(field, length)
-            at += length
-            continue
-        if level == MAX_DEPTH:
-            return field_at, DEPTH
-        child = tables.children[message, field]
-        if action == _MESSAGES:
-            _clear_all(regs, child, level + 1, tables)
-            if child == SPAN:
-                if out.counters[col.SPANS] == out.spans.ints.shape[1]:
-                    return at, FULL
-            elif child == RESOURCE_SPANS and out.counters[col.RESOURCES] == out.resources.ints.shape[1]:
-                return at, FULL
-        elif message == ANY_VALUE:
-            if regs.last[row] != field:
-                _clear(regs, _row(child, level + 1, tables))
-                regs.last[row] = field
-                regs.values[row, field] = field_at
-                regs.lengths[row, field] = at + length - field_at
-            elif stack.message[level - 2] == SPAN or stack.message[level - 2] == RESOURCE:
-                if not _join(data, row, field, field_at, at + length, regs, out):
-                    return at, NO_SPACE
-        level += 1
-        stack.message[level], stack.field[level] = child, field
-        end = at + length
-        stack.end[level] = end
-        message = child
-        row = _row(message, level, tables)
+) -> int:  # fmt: skip
+    """Begin to read a message at `level`; gives 0, or why that can't be."""
+    tables, _, regs, stack = state
+    if level > MAX_DEPTH:
+        return DEPTH
+    row = _row(message, level, tables)
+    if action == _MESSAGES:
+        if message == SPAN and out.counters[col.SPANS] == out.spans.ints.shape[1]:
+            return FULL
+        if message == RESOURCE_SPANS and out.counters[col.RESOURCES] == out.resources.ints.shape[1]:
+            return FULL
+        _clear(regs, row)
+        i = 0
+        while tables.singular[message, i] >= 0:
+            _clear(regs, _row(tables.singular[message, i], level + 1, tables))
+            i += 1
+    elif stack.message[level - 1] == ANY_VALUE:
+        around = _row(ANY_VALUE, level - 1, tables)
+        if regs.last[around] != field:
+            _clear(regs, row)
+            regs.last[around] = field
+            regs.values[around, field], regs.lengths[around, field] = field_at, end - field_at
+        elif (stack.message[level - 3] == SPAN or stack.message[level - 3] == RESOURCE) and not _join(
+            data, around, field, field_at, end, regs, out
+        ):
+            return NO_SPACE
+    stack.message[level], stack.field[level], stack.end[level] = message, field, end
+    return 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _join(data: Bytes, row: int, field: int, start: int, end: int, regs: Registers, out: Output) -> bool:
-    """Put a further piece of an attribute's value behind its first ones, in the space behind the messages."""
-    used = out.counters[col.USED]
+    """Put a further piece of an attribute's value behind its first ones; False if there is no space behind the data."""
     offset, length = regs.values[row, field], regs.lengths[row, field]
     if offset + length == start:  # it is there already
         regs.lengths[row, field] = end - offset
         return True
+    used = out.counters[col.USED]
     moved = 0 if offset + length == used else length
     if used + moved + end - start > len(data):
         return False
@@ -313,81 +343,88 @@ def _join(data: Bytes, row: int, field: int, start: int, end: int, regs: Registe
     return True
 
 
-@numba.njit(cache=True, nogil=True)
-def _attribute(
-    data: Bytes,
-    message: int,
-    field: int,
-    level: int,
-    tables: Messages,
-    wanted: WantedKeys,
-    regs: Registers,
-    out: Output,
-) -> None:
-    """A complete attribute, of a message at `level`."""
-    key_value = _row(KEY_VALUE, level + 1, tables)
-    value = _row(ANY_VALUE, level + 2, tables)
-    kind = regs.last[value]
-    if kind == 0:
-        kind = UNSET
-    at, length = regs.values[key_value, KEY], regs.lengths[key_value, KEY]
+@kernel
+def _close(data: Bytes, record: int, level: int, state: Machine, out: Output) -> None:
+    """A message at `level` is complete: its size goes to the message around it, its row to the columns."""
+    tables, _, regs, stack = state
+    message, around, field = stack.message[level], stack.message[level - 1], stack.field[level]
+    row, row_around = _row(message, level, tables), _row(around, level - 1, tables)
+    content = regs.sizes[row, regs.last[row]] if message == ANY_VALUE else _total(regs, row)
+    size = _field_size(field, content)
+    if tables.actions[around, field << 3 | 2] == _MESSAGES:
+        size += regs.sizes[row_around, field]
+    regs.sizes[row_around, field] = size
     if message == SPAN:
-        found, rows = out.spans.attributes, out.counters[col.SPANS]
+        _add_span(record, content, regs, out)
+    elif message == RESOURCE_SPANS:
+        _add_resource(record, content, out)
+    elif message == KEY_VALUE and (around == SPAN or around == RESOURCE):
+        value = _row(ANY_VALUE, level + 1, tables)
+        kind = regs.last[value]
+        key_length = regs.lengths[row, KEY] if regs.sizes[row, KEY] > 0 else 0
+        attribute = Plain(
+            regs.values[row, KEY],
+            key_length,
+            kind if kind > 0 else UNSET,
+            regs.values[value, kind],
+            regs.lengths[value, kind],
+        )
+        _found(data, around, attribute, state.wanted, out)
+
+
+@inlined
+def _found(data: Bytes, message: int, attribute: Plain, wanted: WantedKeys, out: Output) -> None:
+    """Enter an attribute of a message if its key is wanted and wasn't there before (PRIM-1)."""
+    if message == SPAN:
+        columns, row = out.spans.attributes, out.counters[col.SPANS]
     elif message == RESOURCE:
-        found, rows = out.resources.attributes, out.counters[col.RESOURCES]
+        columns, row = out.resources.attributes, out.counters[col.RESOURCES]
     else:
         return
-    offset, size = (0, 0) if kind == UNSET else (regs.values[value, kind], regs.lengths[value, kind])
-    _found(data, at, length, kind, offset, size, wanted, found, rows)
+    key = find_key(wanted, data, attribute.key_at, attribute.key_length)
+    if key >= 0 and columns.kind[key, row] == 0:
+        columns.kind[key, row] = attribute.kind
+        columns.offset[key, row] = attribute.offset
+        columns.length[key, row] = attribute.length
 
 
-@numba.njit(cache=True, nogil=True)
-def _found(
-    data: Bytes, key_at: int, key_length: int, kind: int, offset: int, length: int, wanted: WantedKeys,
-    attributes: AttributeColumns, row: int,
-) -> None:  # fmt: skip
-    """Enter an attribute if its key is wanted and wasn't there before (PRIM-1)."""
-    key = find_key(wanted, data, key_at, key_length)
-    if key >= 0 and attributes.kind[key, row] == 0:
-        attributes.kind[key, row] = kind
-        attributes.offset[key, row] = offset
-        attributes.length[key, row] = length
-
-
-@numba.njit(cache=True, nogil=True)
+@inlined
 def _text(ints: npt.NDArray[np.int32], column: int, n: int, regs: Registers, row: int, field: int) -> None:
     ints[column, n] = regs.values[row, field]
-    ints[column + 1, n] = regs.lengths[row, field]
+    ints[column + 1, n] = regs.lengths[row, field] if regs.sizes[row, field] > 0 else 0
 
 
-@numba.njit(cache=True, nogil=True)
-def _span(record: int, regs: Registers, out: Output) -> None:
-    """A complete span."""
+@inlined
+def _value(regs: Registers, row: int, field: int) -> int:
+    return regs.values[row, field] if regs.sizes[row, field] > 0 else 0
+
+
+@inlined
+def _add_span(record: int, size: int, regs: Registers, out: Output) -> None:
     n = out.counters[col.SPANS]
     ints, longs = out.spans.ints, out.spans.longs
     ints[col.RESOURCE, n] = out.counters[col.RESOURCES]
     ints[col.RECORD, n] = record
-    ints[col.KIND, n] = regs.values[SPAN, KIND]
-    ints[col.STATUS_CODE, n] = regs.values[STATUS, STATUS_CODE]
+    ints[col.KIND, n] = _value(regs, SPAN, KIND)
+    ints[col.STATUS_CODE, n] = _value(regs, STATUS, STATUS_CODE)
     _text(ints, col.TRACE_ID, n, regs, SPAN, TRACE_ID)
     _text(ints, col.SPAN_ID, n, regs, SPAN, SPAN_ID)
     _text(ints, col.PARENT_ID, n, regs, SPAN, PARENT_ID)
     _text(ints, col.NAME, n, regs, SPAN, NAME)
     _text(ints, col.TRACE_STATE, n, regs, SPAN, TRACE_STATE)
     _text(ints, col.STATUS_MESSAGE, n, regs, STATUS, STATUS_MESSAGE)
-    start, end = np.uint64(regs.values[SPAN, START]), np.uint64(regs.values[SPAN, END])
+    start, end = np.uint64(_value(regs, SPAN, START)), np.uint64(_value(regs, SPAN, END))
     latency = end - start if end > start else np.uint64(0)
     longs[col.START_NS, n], longs[col.END_NS, n] = np.int64(start), np.int64(end)
     longs[col.LATENCY_NS, n] = np.int64(latency) if latency <= np.uint64(MAX_LATENCY_NS) else -1
-    longs[col.SPAN_SIZE, n] = regs.sizes[SPAN, :].sum()
+    longs[col.SPAN_SIZE, n] = size
     out.counters[col.SPANS] = n + 1
 
 
-@numba.njit(cache=True, nogil=True)
-def _resource(record: int, size: int, regs: Registers, out: Output) -> None:
-    """A complete ResourceSpans."""
+@inlined
+def _add_resource(record: int, size: int, out: Output) -> None:
     n = out.counters[col.RESOURCES]
     out.resources.ints[col.MESSAGE, n] = out.counters[col.MESSAGES]
     out.resources.ints[col.RESOURCE_RECORD, n] = record
-    out.resources.size[n] = regs.sizes[RESOURCE_SPANS, :].sum()
+    out.resources.size[n] = size
     out.counters[col.RESOURCES] = n + 1

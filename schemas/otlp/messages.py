@@ -29,6 +29,9 @@ _NUMBERED = (
 )
 _RECURSIVE = (KEY_VALUE, ANY_VALUE, ARRAY, KEY_VALUES)
 
+FIELDS = 20
+"""More than any field number."""
+
 
 class Action(IntEnum):
     """What a tag means in a message: how its value is read and kept."""
@@ -79,11 +82,10 @@ def messages() -> Messages:
     """The tables. A field that the kernel has no way to read is a ValueError: a new version of OTLP."""
     found = {descriptor.full_name: descriptor for descriptor in _walk(TracesData.DESCRIPTOR, set())}
     names = [*_NUMBERED, *sorted(set(found) - set(_NUMBERED))]
-    fields = 1 + max(field.number for descriptor in found.values() for field in descriptor.fields)
     tables = Messages(
-        actions=np.zeros((len(names), 8 * fields), np.uint8),
-        children=np.full((len(names), fields), -1, np.int64),
-        singular=np.full((len(names), fields), -1, np.int64),
+        actions=np.zeros((len(names), 8 * FIELDS), np.uint8),
+        children=np.full((len(names), FIELDS), -1, np.int64),
+        singular=np.full((len(names), FIELDS), -1, np.int64),
     )
     for row, name in enumerate(names):
         _enter(tables, row, found[name], names)
@@ -93,8 +95,12 @@ def messages() -> Messages:
 def _enter(tables: Messages, row: int, descriptor: Descriptor, names: list[str]) -> None:
     singular = 0
     for field in descriptor.fields:
-        if field.type not in _ACTIONS or (field.is_repeated and _ACTIONS[field.type][0] not in _REPEATED):
-            raise ValueError(f"{field.full_name}: fields of type {field.type} are not supported")
+        if (
+            field.number >= FIELDS
+            or field.type not in _ACTIONS
+            or (field.is_repeated and _ACTIONS[field.type][0] not in _REPEATED)
+        ):
+            raise ValueError(f"{field.full_name}: a field that the kernel isn't prepared for")
         action, wire_type = _ACTIONS[field.type]
         if field.is_repeated:
             action = _REPEATED[action]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from schemas.otlp import columns as col
 from schemas.otlp.attributes import wanted_keys
-from schemas.otlp.codecs import Codec, split
+from schemas.otlp.codecs import Codec, Split, split
 from schemas.otlp.columns import (
     AttributeColumns,
     MessageColumns,
@@ -26,8 +26,7 @@ from schemas.otlp.frame import (
     SpanTable,
     Strings,
 )
-from schemas.otlp.kernel import MAX_LATENCY_NS, NO_SPACE, Output, registers, scan_messages
-from schemas.otlp.messages import messages
+from schemas.otlp.kernel import MAX_LATENCY_NS, NO_SPACE, Output, machine, scan_messages
 from schemas.otlp.wire import Fault
 from schemas.record import Record
 
@@ -59,8 +58,7 @@ def scan_records(records: Sequence[Record], keys: Sequence[str], codec: Codec) -
     if bounds[-1] > MAX_BATCH_BYTES:
         raise ValueError(f"a batch of {bounds[-1]} bytes: a frame holds at most {MAX_BATCH_BYTES}")
     data = np.frombuffer(bytearray().join(values), np.uint8)
-    messages_in = split(data, bounds, codec)
-    data, out = _scan(data, messages_in.ranges, keys)
+    data, out, messages_in = scan_values(data, bounds, keys, codec)
     table, tenants = _record_table(records, messages_in.no_metrics)
     found = out.messages.errors[: out.counters[col.ERRORS]].tolist()
     errors = [
@@ -73,17 +71,23 @@ def scan_records(records: Sequence[Record], keys: Sequence[str], codec: Codec) -
     return SpanFrame(data, tuple(keys), tenants, table, accepted, resources, spans, tuple(errors))
 
 
+def scan_values(
+    data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], keys: Sequence[str], codec: Codec
+) -> tuple[npt.NDArray[np.uint8], Output, Split]:
+    """The scan without the tables: values are `data[bounds[i] : bounds[i + 1]]`. The data that is given back may be longer."""
+    parts = split(data, bounds, codec)
+    return *_scan(data, parts.ranges, keys), parts
+
+
 def _scan(
     data: npt.NDArray[np.uint8], ranges: npt.NDArray[np.int64], keys: Sequence[str]
 ) -> tuple[npt.NDArray[np.uint8], Output]:
     """Run the kernel until it is through, with more room each time that it stops."""
-    tables = messages()
-    regs, stack = registers(tables)
-    wanted = wanted_keys(keys)
+    state = machine(wanted_keys(keys))
     out = _output(len(data), len(ranges), len(keys))
     at = 0
     while True:
-        at, why = scan_messages(data, ranges, at, tables, wanted, regs, stack, out)
+        at, why = scan_messages(data, ranges, at, state, out)
         if at == len(ranges):
             return data, out
         if why == NO_SPACE:

@@ -1,0 +1,91 @@
+"""Spans per CPU-second of the scan, beside protobuf's own parser (upb) on the same bytes in the same run.
+
+`python -m tests.benchmarks.bench_scan [seconds]`. The two take turns, so that both see the same machine; the figures
+are of process CPU time. `scan` is the kernel alone, `frame` all of `scan_records`.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from schemas.otlp import Codec, scan_records
+from schemas.otlp.scan import scan_values
+from schemas.record import Record
+from tests.otlp_samples import descending, reencode, span_records, trace_records
+
+KEYS = (
+    "service.name",
+    "service.namespace",
+    "service.instance.id",
+    "peer.service",
+    "server.address",
+    "network.peer.address",
+    "network.peer.port",
+    "db.name",
+    "db.system",
+    "db.namespace",
+    "db.system.name",
+    "http.request.method",
+    "http.response.status_code",
+    "messaging.system",
+    "messaging.destination.name",
+)
+
+SPANS = 40_000
+
+
+def inputs() -> dict[str, list[bytes]]:
+    """Records by what they are like; about as many spans in each."""
+    large, small = span_records(1, SPANS // 200), trace_records(2, SPANS // 8)
+    backwards = [reencode(TracesData.FromString(value), descending) for value in large]
+    return {"200 spans": large, "one trace": small, "200 spans, descending": backwards}
+
+
+def cpu_seconds(function: Callable[[], object]) -> float:
+    """The CPU time of one call."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def parse(values: list[bytes]) -> None:
+    """Protobuf's own parser on every value."""
+    for value in values:
+        TracesData.FromString(value)
+
+
+def measure(values: list[bytes], seconds: float) -> dict[str, float]:
+    """Spans per CPU-second of each, and the median of the ratios in each turn."""
+    records = [Record(i, 0, value) for i, value in enumerate(values)]
+    joined = np.frombuffer(bytearray().join(values), np.uint8)
+    bounds = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    spans = len(scan_records(records, KEYS, Codec.OTLP).spans.kind)
+    turns: dict[str, list[float]] = {"scan": [], "frame": [], "FromString": []}
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        turns["scan"].append(cpu_seconds(lambda: scan_values(joined, bounds, KEYS, Codec.OTLP)))
+        turns["frame"].append(cpu_seconds(lambda: scan_records(records, KEYS, Codec.OTLP)))
+        turns["FromString"].append(cpu_seconds(lambda: parse(values)))
+    rates = {name: spans / median(times) for name, times in turns.items()}
+    for name in ("scan", "frame"):
+        rates[f"{name} ratio"] = median(b / a for a, b in zip(turns[name], turns["FromString"], strict=True))
+    return rates | {"bytes a span": sum(map(len, values)) / spans}
+
+
+def main(seconds: float = 4.0) -> None:
+    """Print a line per input."""
+    print(f"{'input':24}{'bytes/span':>11}{'scan':>12}{'frame':>12}{'FromString':>12}{'scan x':>8}{'frame x':>8}")
+    for name, values in inputs().items():
+        rates = measure(values, seconds)
+        print(
+            f"{name:24}{rates['bytes a span']:11.0f}{rates['scan']:12,.0f}{rates['frame']:12,.0f}"
+            f"{rates['FromString']:12,.0f}{rates['scan ratio']:8.2f}{rates['frame ratio']:8.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main(*map(float, sys.argv[1:]))
