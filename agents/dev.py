@@ -34,6 +34,9 @@ DEV_CONFIG = """
 metrics_generator:
   registry:
     collection_interval: 5s
+  processor:
+    service_graphs:  # by default from 0.1 s on, too coarse for a demo's edges
+      histogram_buckets: [0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096]
 overrides:
   defaults:
     metrics_generator:
@@ -209,4 +212,5 @@ def _with_broker(config: Config, options: DevOptions) -> Iterator[Config]:
         broker.create(topics.TopicNames.of(config).all)
         yield with_kafka(config, broker.address)
     finally:
+        gc.collect()  # clients that outlive their broker complain on standard error
         broker.close()

@@ -57,6 +57,7 @@ class Producer:
         self._producer.flush(timeout_s)
         self._stopping.set()
         self._thread.join(timeout_s)
+        self._producer.close()  # Faust keeps its apps, and so us: librdkafka would go on looking for its brokers
 
     def _poll(self) -> None:
         while not self._stopping.is_set():
