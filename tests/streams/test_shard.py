@@ -210,6 +210,17 @@ def test_a_snapshot_doesn_t_change_when_the_shard_goes_on():
     assert log.shard.snapshot() != cut
 
 
+def test_a_snapshot_knows_the_waivers_and_partitions_of_records_that_are_not_read_again():
+    log = Log()
+    log.feed(of(0, T1, None, partitions=3), Waiver(1, T3), Waiver(2, T1), of(0, T2, T1, partitions=1))
+    cut = log.shard.snapshot()
+    assert cut.next_offset == 3
+    restored = Shard.restore(cut, lambda tenant: log.settings, INTERVAL)
+    assert restored.feed(3, log.records[3]).windows == ()
+    assert restored.missing() == [2]
+    assert restored.feed(4, of(2, T2, None, partitions=3)).windows[0].end_ms == T2
+
+
 SERVICES = "abcdef"
 rows = st.lists(
     st.one_of(

@@ -120,8 +120,8 @@ class Schedule:
         world.prometheus.up, world.prometheus.lose_answer = True, False
         for owners in (*self.generators.values(), *self.sinks.values()):
             del owners[:-1]
-        for _ in range(3 + WAIT_MS // INTERVAL_MS):
-            world.now_ms += INTERVAL_MS + 20_000
+        for _ in range(2 + WAIT_MS // INTERVAL_MS):
+            world.now_ms += INTERVAL_MS + 10_000
             self.settle()
             for (generator,) in self.generators.values():
                 generator.tick()
@@ -172,24 +172,24 @@ def check_counts(schedule: Schedule) -> tuple[dict, dict]:
     return got, want
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(20))
 def test_stored_samples_are_those_of_the_log(seed):
     got, want = check_counts(Schedule(seed).run())
     assert got == want
 
 
-@pytest.mark.parametrize("seed", range(100, 116))
+@pytest.mark.parametrize("seed", range(100, 114))
 def test_stored_samples_are_those_of_the_log_where_limits_bite(seed):
     got, want = check_counts(Schedule(seed, limit=60).run())
     assert got == want
     assert any(("metric_overflow", "true") in key for key in got)
 
 
-@pytest.mark.parametrize("seed", range(200, 212))
+@pytest.mark.parametrize("seed", range(200, 208))
 def test_waivers_shift_counts_but_lose_none(seed):
     check_counts(Schedule(seed, FAULTS | {"hold_back"}).run())
 
 
-@pytest.mark.parametrize("seed", range(300, 308))
+@pytest.mark.parametrize("seed", range(300, 306))
 def test_a_partition_that_is_added_shifts_counts_but_loses_none(seed):
     check_counts(Schedule(seed, FAULTS | {"partition"}).run())
