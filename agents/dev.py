@@ -212,5 +212,4 @@ def _with_broker(config: Config, options: DevOptions) -> Iterator[Config]:
         broker.create(topics.TopicNames.of(config).all)
         yield with_kafka(config, broker.address)
     finally:
-        gc.collect()  # clients that outlive their broker complain on standard error
         broker.close()
