@@ -7,8 +7,7 @@ writes from the log.
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from aiohttp import web
 from prometheus_client import (
@@ -24,19 +23,9 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
+from schemas.deltas import Ledger
+
 Labels = tuple[tuple[str, str], ...]
-
-
-class LedgerEntry(Protocol):
-    """A counter of the ledger: Tempo's own-metric name and its labels."""
-
-    @property
-    def counter(self) -> str:
-        """Name, as Tempo exposes it."""
-
-    @property
-    def labels(self) -> Labels:
-        """Labels, sorted by name."""
 
 
 class LedgerTotals(Collector):
@@ -50,12 +39,12 @@ class LedgerTotals(Collector):
         self._totals: dict[str, dict[Labels, int]] = {}
         self._lock = threading.Lock()
 
-    def add(self, ledger: Mapping[LedgerEntry, int]) -> None:
+    def add(self, ledger: Ledger) -> None:
         """Add the counts of a window; any thread may."""
         with self._lock:
-            for entry, count in ledger.items():
-                series = self._totals.setdefault(entry.counter, {})
-                series[entry.labels] = series.get(entry.labels, 0) + count
+            for key, count in ledger.items():
+                series = self._totals.setdefault(key.counter, {})
+                series[key.labels] = series.get(key.labels, 0) + count
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is known before the first window."""
