@@ -5,12 +5,12 @@ from functools import cache
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
-from schemas.otlp import Codec
-from streams.shard import WindowSamples
 
-from streams.pipeline import Pipeline
 from schemas.config import Config, TenantSettings, tenant_settings
+from schemas.otlp import Codec
 from schemas.record import Record
+from streams.pipeline import Pipeline
+from streams.shard import WindowSamples
 
 TIME_MS = 1_700_000_000_000
 NS_PER_MS = 1_000_000
