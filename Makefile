@@ -1,0 +1,76 @@
+# Two commands for a start: `make run` and `make test`. What CI runs (.ci/run) are these targets.
+# PYTHON names the interpreter that .venv is made with (3.11 or newer); PYTEST_ARGS goes to pytest.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+BIN := .venv/bin
+# What is installed says so by these files: set-up isn't repeated until the lists change.
+INSTALLED := .venv/.installed
+INSTALLED_DEV := .venv/.installed-dev
+PIP_INSTALL := $(BIN)/pip install --quiet --only-binary :all: --require-hashes
+# The project itself: what builds it is among the pinned packages, so nothing else is downloaded.
+INSTALL_PROJECT := $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+
+.DEFAULT_GOAL := help
+.PHONY: help run install tools test lint format bench peers check-deploy lock proto clean
+
+help: ## Say what the targets do
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: $(INSTALLED) ## Set up, then run everything in one process with a demo shop
+	$(BIN)/spanmill dev --demo
+
+install: $(INSTALLED) ## Set up what running needs: .venv with the command spanmill
+
+tools: $(INSTALLED_DEV) ## Set up what tests need: packages, Kafka, Prometheus, telemetrygen
+	tools/set_up_tests.sh
+
+test: tools ## Set up, then run the tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED_DEV) ## Check style, types, imports and generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	tools/check_protobuf.sh
+
+format: $(INSTALLED_DEV) ## Format, and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(INSTALLED_DEV) ## Measure spans per CPU-second
+	$(BIN)/pytest -o 'python_files=bench_*.py' --benchmark-enable --benchmark-only -s tests/benchmarks $(PYTEST_ARGS)
+
+peers: tools ## Run the tests against peers that are built from source
+	$(BIN)/pytest -m peers $(PYTEST_ARGS)
+
+check-deploy: $(INSTALLED_DEV) ## Check the chart, the compose file and the Dockerfile, without a container engine
+	tools/fetch_helm.sh
+	$(BIN)/pytest tests/deploy $(PYTEST_ARGS)
+
+lock: $(INSTALLED_DEV) ## Pin the requirements anew, within the bounds of pyproject.toml
+	tools/lock.sh
+
+proto: $(INSTALLED_DEV) ## Generate the modules of the .proto files
+	tools/generate_protobuf.sh
+
+clean: ## Remove the environment and what was fetched
+	rm -rf .venv .cache build *.egg-info
+
+.venv/bin/pip:
+	PYTHON=$(PYTHON) tools/make_venv.sh
+
+$(INSTALLED): requirements.txt pyproject.toml | .venv/bin/pip
+	@echo "Installing what Spanmill needs into .venv (a minute or two the first time) ..."
+	$(PIP_INSTALL) -r requirements.txt
+	$(INSTALL_PROJECT)
+	@touch $@
+
+$(INSTALLED_DEV): requirements-dev.txt pyproject.toml | .venv/bin/pip
+	@echo "Installing what Spanmill's tests need into .venv (a minute or two the first time) ..."
+	$(PIP_INSTALL) -r requirements-dev.txt
+	$(INSTALL_PROJECT)
+	@touch $(INSTALLED) $@
