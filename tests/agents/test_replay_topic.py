@@ -12,6 +12,7 @@ from agents.embedded_broker import EmbeddedBroker
 from agents.options import with_kafka
 from agents.replay import Request, run
 from agents.replay.files import InputError
+from agents.replay.output import SeveralTenantsError
 from agents.replay.topic import BoundError, TopicReader, parse_bound
 from schemas.control import CONTROL_HEADER, Tick, encode_control
 from tests.agents.spans import T0_MS
@@ -123,3 +124,13 @@ def test_bounds_are_offsets_or_times() -> None:
     assert parse_bound("2026-01-31 12:00") == datetime(2026, 1, 31, 12, tzinfo=UTC)
     with pytest.raises(BoundError, match="'yesterday' is neither an offset nor a time"):
         parse_bound("yesterday")
+
+
+def test_samples_of_two_tenants_are_never_mixed(tmp_path: Path, embedded: EmbeddedBroker) -> None:
+    for tenant, records in (("a", RECORDS[:1]), ("b", RECORDS[1:])):
+        produce(embedded.address, TOPIC, timed(records), headers=[("tenant", tenant.encode())])
+    with pytest.raises(SeveralTenantsError, match="'a' and 'b': choose one with --tenant"):
+        topic_replayed(tmp_path, embedded.address, TOPIC, close=True)
+    of_b = topic_replayed(tmp_path, embedded.address, TOPIC, close=True, tenant="b").decode()
+    assert 'span_name="look"' in of_b
+    assert 'service="cart"' not in of_b
