@@ -1,27 +1,29 @@
 """Copying whole fields of protobuf messages, in numba kernels."""
 
-import numba
 import numpy as np
+import numpy.typing as npt
 
+from schemas.otlp.jit import inlined, kernel
 from schemas.otlp.wire import Bytes, read_length, read_tag, skip
 
 
-@numba.njit(cache=True, nogil=True)
-def field(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
+@inlined
+def field(data: Bytes, at: int, end: int, groups: npt.NDArray[np.int64]) -> tuple[int, int, int]:
     """Of the field at `at`: its tag, where its value begins (after the length, if it has one), where the next one is.
 
     The last is negative if the field isn't inside `end`. Of a message that the scan accepted, any field is.
+    `groups` is `skip`'s working memory.
     """
     tag, body = read_tag(data, at, end)
     if body < 0:
         return 0, 0, body
     if tag & 7 != 2:
-        return tag, body, skip(data, tag, body, end, 0)
+        return tag, body, skip(data, tag, body, end, 0, groups)
     length, body = read_length(data, body, end)
     return tag, body, body + length if body >= 0 else body
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def copy(target: Bytes, to: int, source: Bytes, start: int, end: int) -> int:
     """Copy a range; gives the position after it."""
     # Unsigned, since numba lets signed indices count from the end, and a loop that asks for that isn't vectorised:
@@ -34,7 +36,7 @@ def copy(target: Bytes, to: int, source: Bytes, start: int, end: int) -> int:
     return to + end - start
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def write_header(target: Bytes, to: int, tag: int, length: int) -> int:
     """Write a tag of one byte and a length; gives the position after them."""
     target[to] = tag

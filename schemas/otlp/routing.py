@@ -7,13 +7,13 @@ write the same topic.
 from enum import StrEnum
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import Malformed
 from schemas.murmur2 import murmur2_range
 from schemas.otlp.frame import SpanFrame, Strings
+from schemas.otlp.jit import kernel
 
 TRACE_ID_BYTES = 16
 SPAN_ID_BYTES = 8
@@ -61,17 +61,19 @@ def route(frame: SpanFrame, partitions: int) -> Routes:
     spans = frame.spans
     count = len(spans.start_ns)
     routes = Routes(np.empty(count, np.int32), np.empty(count, np.bool_))
-    fault, bits = _route(frame.data, Ids(spans.trace_id, spans.span_id, spans.parent_id), partitions, routes)
+    ids = Ids(spans.trace_id, spans.span_id, spans.parent_id)
+    fault, bits = _route(frame.data, ids, partitions, routes, np.empty(2 * TRACE_ID_BYTES, np.uint8))
     if fault:
         reason, text = FAULTS[fault]
         raise InvalidIdError(reason, text.format(bits))
     return routes
 
 
-@numba.njit(cache=True, nogil=True)
-def _route(data: npt.NDArray[np.uint8], ids: Ids, partitions: int, routes: Routes) -> tuple[int, int]:
-    """Fill the routes; gives a key of FAULTS, 0 if there is none, and the bits of the ID."""
-    text = np.empty(2 * TRACE_ID_BYTES, np.uint8)
+@kernel
+def _route(
+    data: npt.NDArray[np.uint8], ids: Ids, partitions: int, routes: Routes, text: npt.NDArray[np.uint8]
+) -> tuple[int, int]:
+    """Fill the routes; gives a key of FAULTS (0: none) and the bits of the ID. `text` has room for an ID's hex."""
     for i in range(len(routes.partitions)):
         at, length = ids.trace.offset[i], ids.trace.length[i]
         if length != TRACE_ID_BYTES:
@@ -93,7 +95,7 @@ def _route(data: npt.NDArray[np.uint8], ids: Ids, partitions: int, routes: Route
     return 0, 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _zero(data: npt.NDArray[np.uint8], at: int, length: int) -> bool:
     for j in range(length):  # noqa: SIM110 -- numba doesn't know all()
         if data[at + j] != 0:

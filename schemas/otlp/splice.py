@@ -10,12 +10,12 @@ piece and computes the pieces' exact sizes; `_write` copies.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from schemas.otlp.fields import copy, field, write_header
-from schemas.otlp.wire import Bytes, varint_size
+from schemas.otlp.jit import kernel
+from schemas.otlp.wire import MAX_DEPTH, Bytes, varint_size
 
 Ints = npt.NDArray[np.int64]
 
@@ -50,19 +50,38 @@ class Layout(NamedTuple):
     resources: Ints
     """[n, 3]: range of the other fields of the ResourceSpans."""
     counters: Ints
+    groups: Ints
+    """Working memory of skipped groups."""
+
+
+class Open(NamedTuple):
+    """The messages that are open at a piece's end; a row per piece."""
+
+    closed: Ints
+    """Bytes of the ResourceSpans before the open one."""
+    outer: Ints
+    """Bytes of the open ResourceSpans, without the open ScopeSpans."""
+    inner: Ints
+    """Bytes of the open ScopeSpans."""
+    resource_head: Ints
+    """The first span of the open ResourceSpans."""
+    scope_head: Ints
+    """The first span of the open ScopeSpans."""
 
 
 class Plan(NamedTuple):
     """Which piece each span goes to, and the lengths to be written before it."""
 
     pieces: Ints
-    """[pieces, 4]: partition, range in the output, spans."""
+    """[n, 4], of which the pieces' rows are used: partition, range in the output, spans."""
     span_piece: Ints
     """[n]."""
     scope_size: Ints
     """[n]: length of the ScopeSpans that the span begins in its piece; 0 if it begins none."""
     resource_size: Ints
     """[n]: length of the ResourceSpans that the span begins in its piece; 0 if it begins none."""
+    state: Open
+    """By piece."""
 
 
 class Piece(NamedTuple):
@@ -102,13 +121,15 @@ def splice(
     layout = _empty_layout(message, count)
     if numbers.min() < 0 or not _gather(layout, len(message), drop) or layout.counters[SPANS] != count:
         raise ValueError(f"the message isn't a TracesData of {count} spans, or there is a negative partition")
-    plan, too_large = _plan(layout, numbers, limit)
+    plan = _empty_plan(count)
+    newest = np.full(int(numbers.max()) + 1, -1, np.int64)
+    used, too_large = _plan(layout, numbers, limit, newest, plan)
     if too_large >= 0:
         raise SpanTooLargeError(too_large, limit)
-    value = _write(layout, plan)
-    return [
-        Piece(partition, value[start:end].tobytes(), number) for partition, start, end, number in plan.pieces.tolist()
-    ]
+    pieces = plan.pieces[:used]
+    value = np.empty(int(pieces[-1, TO]), np.uint8)
+    _write(layout, plan, pieces[:, FROM].copy(), value)
+    return [Piece(partition, value[start:end].tobytes(), number) for partition, start, end, number in pieces.tolist()]
 
 
 def _empty_layout(message: bytes, count: int) -> Layout:
@@ -117,62 +138,68 @@ def _empty_layout(message: bytes, count: int) -> Layout:
     counters = np.zeros(4, np.int64)
     counters[USED] = len(message)
     spans, scopes, resources = (np.empty((count, 3), np.int64) for _ in range(3))
-    return Layout(space, spans, scopes, resources, counters)
+    return Layout(space, spans, scopes, resources, counters, np.empty(MAX_DEPTH + 1, np.int64))
 
 
-@numba.njit(cache=True, nogil=True)
-def _copy_others(space: Bytes, start: int, end: int, without: int, to: int) -> int:
+def _empty_plan(count: int) -> Plan:
+    zeros = np.zeros((2, count), np.int64)
+    state = Open(*np.empty((5, count), np.int64))
+    return Plan(np.zeros((count, 4), np.int64), np.empty(count, np.int64), zeros[0], zeros[1], state)
+
+
+@kernel
+def _copy_others(layout: Layout, start: int, end: int, without: int, to: int) -> int:
     """Copy a message's fields except those with the tag `without`; gives the position after them, -1 if malformed."""
     at = start
     while at < end:
-        tag, _, after = field(space, at, end)
+        tag, _, after = field(layout.space, at, end, layout.groups)
         if after < 0:
             return -1
         if tag != without:
-            to = copy(space, to, space, at, after)
+            to = copy(layout.space, to, layout.space, at, after)
         at = after
     return to
 
 
-@numba.njit(cache=True, nogil=True)
-def _without_parent(space: Bytes, start: int, end: int, to: int) -> int:
+@kernel
+def _without_parent(layout: Layout, start: int, end: int, to: int) -> int:
     """Write a span's field without its parent ID; gives the position after it, -1 if malformed."""
     size = 0
     at = start
     while at < end:
-        tag, _, after = field(space, at, end)
+        tag, _, after = field(layout.space, at, end, layout.groups)
         if after < 0:
             return -1
         if tag != PARENT_SPAN_ID:
             size += after - at
         at = after
-    return _copy_others(space, start, end, PARENT_SPAN_ID, write_header(space, to, NESTED, size))
+    return _copy_others(layout, start, end, PARENT_SPAN_ID, write_header(layout.space, to, NESTED, size))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gather(layout: Layout, end: int, drop: npt.NDArray[np.bool_]) -> bool:
     """Fill the layout; False if the message is malformed or has more spans than there are rows."""
     at = 0
     while at < end:
-        tag, body, after = field(layout.space, at, end)
+        tag, body, after = field(layout.space, at, end, layout.groups)
         if after < 0 or (tag == RESOURCE_SPANS and not _gather_resource(layout, body, after, drop)):
             return False
         at = after
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gather_resource(layout: Layout, start: int, end: int, drop: npt.NDArray[np.bool_]) -> bool:
     """The rows of one ResourceSpans; False as above."""
     counters = layout.counters
     spans_before, used_before = counters[SPANS], counters[USED]
-    used = _copy_others(layout.space, start, end, NESTED, used_before)
+    used = _copy_others(layout, start, end, NESTED, used_before)
     if used < 0:
         return False
     counters[USED] = used
     at = start
     while at < end:
-        tag, body, after = field(layout.space, at, end)
+        tag, body, after = field(layout.space, at, end, layout.groups)
         if tag == NESTED and not _gather_scope(layout, body, after, drop):
             return False
         at = after
@@ -186,18 +213,18 @@ def _gather_resource(layout: Layout, start: int, end: int, drop: npt.NDArray[np.
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gather_scope(layout: Layout, start: int, end: int, drop: npt.NDArray[np.bool_]) -> bool:
     """The rows of one ScopeSpans; False as above."""
     counters = layout.counters
     spans_before, used_before = counters[SPANS], counters[USED]
-    used = _copy_others(layout.space, start, end, NESTED, used_before)
+    used = _copy_others(layout, start, end, NESTED, used_before)
     if used < 0:
         return False
     counters[USED] = used
     at = start
     while at < end:
-        tag, body, after = field(layout.space, at, end)
+        tag, body, after = field(layout.space, at, end, layout.groups)
         if tag == NESTED:
             row = counters[SPANS]
             if row == len(layout.spans) or not _gather_span(layout, at, body, after, drop=drop[row]):
@@ -214,7 +241,7 @@ def _gather_scope(layout: Layout, start: int, end: int, drop: npt.NDArray[np.boo
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gather_span(layout: Layout, at: int, body: int, end: int, drop: bool) -> bool:
     """The row of one span; False if it is malformed."""
     counters = layout.counters
@@ -222,7 +249,7 @@ def _gather_span(layout: Layout, at: int, body: int, end: int, drop: bool) -> bo
     start, after = at, end
     if drop:
         start = counters[USED]
-        after = _without_parent(layout.space, body, end, start)
+        after = _without_parent(layout, body, end, start)
         if after < 0:
             return False
         counters[USED] = after
@@ -233,46 +260,22 @@ def _gather_span(layout: Layout, at: int, body: int, end: int, drop: bool) -> bo
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _field_size(length: int) -> int:
     """The size of a field of `length` bytes, its length and a tag of one byte included."""
     return 1 + varint_size(length) + length
 
 
-class Open(NamedTuple):
-    """The messages that are open at a piece's end; a row per piece."""
-
-    closed: Ints
-    """Bytes of the ResourceSpans before the open one."""
-    outer: Ints
-    """Bytes of the open ResourceSpans, without the open ScopeSpans."""
-    inner: Ints
-    """Bytes of the open ScopeSpans."""
-    resource_head: Ints
-    """The first span of the open ResourceSpans."""
-    scope_head: Ints
-    """The first span of the open ScopeSpans."""
-
-
-@numba.njit(cache=True, nogil=True)
-def _plan(layout: Layout, partitions: npt.NDArray[np.int32], limit: int) -> tuple[Plan, int]:
+@kernel
+def _plan(layout: Layout, partitions: npt.NDArray[np.int32], limit: int, newest: Ints, plan: Plan) -> tuple[int, int]:
     """Give each span to the newest piece of its partition, or to a new one where the limit would be passed.
 
-    The second result is the index of a span that is above the limit even alone (then there is no plan), else -1.
+    `newest` has -1 for each partition. Gives the number of pieces, and the index of a span that is above the limit even
+    alone (then there is no plan), else -1.
     """
-    count = len(partitions)
-    pieces = np.zeros((count, 4), np.int64)
+    pieces, state = plan.pieces, plan.state
     used = 0
-    plan = Plan(pieces, np.empty(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64))
-    newest = np.full(partitions.max() + 1, -1, np.int64)
-    state = Open(
-        np.empty(count, np.int64),
-        np.empty(count, np.int64),
-        np.empty(count, np.int64),
-        np.empty(count, np.int64),
-        np.empty(count, np.int64),
-    )
-    for i in range(count):
+    for i in range(len(partitions)):
         piece = newest[partitions[i]]
         begins, closed, outer, inner = NEW_PIECE, 0, 0, 0
         if piece >= 0:
@@ -280,7 +283,7 @@ def _plan(layout: Layout, partitions: npt.NDArray[np.int32], limit: int) -> tupl
         if begins == NEW_PIECE or closed + _field_size(outer + _field_size(inner)) > limit:
             begins, closed, outer, inner = _alone(layout, i)
             if _field_size(outer + _field_size(inner)) > limit:
-                return plan, i
+                return 0, i
             piece = used
             used += 1
             newest[partitions[i]] = piece
@@ -299,10 +302,10 @@ def _plan(layout: Layout, partitions: npt.NDArray[np.int32], limit: int) -> tupl
         pieces[piece, FROM] = at
         at += state.closed[piece] + _field_size(state.outer[piece] + _field_size(state.inner[piece]))
         pieces[piece, TO] = at
-    return Plan(pieces[:used], plan.span_piece, plan.scope_size, plan.resource_size), -1
+    return used, -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _appended(layout: Layout, state: Open, piece: int, i: int) -> tuple[int, int, int, int]:
     """What span `i` would begin in a piece, and the piece's closed, outer and inner bytes with it."""
     size = layout.spans[i, END] - layout.spans[i, START]
@@ -320,7 +323,7 @@ def _appended(layout: Layout, state: Open, piece: int, i: int) -> tuple[int, int
     return NEW_RESOURCE, closed + _field_size(outer), resource_bytes, scope_bytes + size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _alone(layout: Layout, i: int) -> tuple[int, int, int, int]:
     """The same for a new piece."""
     scope = layout.spans[i, OWNER]
@@ -330,12 +333,10 @@ def _alone(layout: Layout, i: int) -> tuple[int, int, int, int]:
     return NEW_PIECE, 0, resource_bytes, scope_bytes + layout.spans[i, END] - layout.spans[i, START]
 
 
-@numba.njit(cache=True, nogil=True)
-def _write(layout: Layout, plan: Plan) -> Bytes:
-    """The pieces' bytes, one after the other."""
+@kernel
+def _write(layout: Layout, plan: Plan, position: Ints, target: Bytes) -> None:
+    """Write the pieces, one after the other; `position` has each one's beginning."""
     space = layout.space
-    target = np.empty(plan.pieces[-1, TO], np.uint8)
-    position = plan.pieces[:, FROM].copy()
     for i in range(len(layout.spans)):
         piece = plan.span_piece[i]
         to = position[piece]
@@ -348,4 +349,3 @@ def _write(layout: Layout, plan: Plan) -> Bytes:
             to = write_header(target, to, NESTED, plan.scope_size[i])
             to = copy(target, to, space, layout.scopes[scope, START], layout.scopes[scope, END])
         position[piece] = copy(target, to, space, layout.spans[i, START], layout.spans[i, END])
-    return target
