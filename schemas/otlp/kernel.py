@@ -107,7 +107,7 @@ def machine(wanted: WantedKeys) -> Machine:
     """A machine that looks for these keys."""
     tables = messages()
     levels = MAX_DEPTH + 1
-    rows = len(tables.children) + levels
+    rows = len(tables.children) + levels + 1  # an attribute of the last level clears the value that it can't have
     sizes, values, lengths = (np.zeros((rows, FIELDS), np.int64) for _ in range(3))
     stack = Stack(np.zeros(levels, np.int64), np.zeros(levels, np.int64), np.zeros(levels, np.int64))
     return Machine(tables, wanted, Registers(sizes, values, lengths, np.zeros(rows, np.int64)), stack)
