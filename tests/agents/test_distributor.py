@@ -508,6 +508,7 @@ async def test_stopping_answers_what_is_in_flight(start: Start) -> None:
     async with asyncio.timeout(30):
         while running.counter("tempo_distributor_spans_received_total", tenant="single-tenant") < 5:  # noqa: ASYNC110 -- counting gives no event
             await asyncio.sleep(0)
+    start.started.remove(running.distributor)
     await running.distributor.stop()
     assert await asyncio.gather(*calls) == [ExportTraceServiceResponse()] * 5
     assert in_order(running.spans()) == in_order(numbered(5))
