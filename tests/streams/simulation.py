@@ -24,7 +24,7 @@ from streams.shard import Cut, Outcome, Sample, Shard, WindowSamples
 
 INTERVAL_MS = 15_000
 WAIT_MS = 22_000
-CHECKPOINT_EVERY, SNAPSHOT_EVERY, QUEUE = 2, 2, 2
+CHECKPOINT_EVERY, SNAPSHOT_EVERY, QUEUE = 2, 1, 2
 SNAPSHOT_LIMIT = 500
 """Bytes of a snapshot's records: small, so that there are several."""
 

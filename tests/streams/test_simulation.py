@@ -33,7 +33,7 @@ class Schedule:
 
     def step(self) -> None:
         r = self.random
-        kind = r.choices(("span", "time", "generator", "sink", "tick", "fault"), (10, 6, 30, 40, 4, 3))[0]
+        kind = r.choices(("span", "time", "generator", "sink", "tick", "fault"), (10, 8, 25, 45, 4, 8))[0]
         if kind == "span":
             self.span()
         elif kind == "time":
@@ -172,24 +172,24 @@ def check_counts(schedule: Schedule) -> tuple[dict, dict]:
     return got, want
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(18))
 def test_stored_samples_are_those_of_the_log(seed):
     got, want = check_counts(Schedule(seed).run())
     assert got == want
 
 
-@pytest.mark.parametrize("seed", range(100, 114))
+@pytest.mark.parametrize("seed", range(100, 112))
 def test_stored_samples_are_those_of_the_log_where_limits_bite(seed):
     got, want = check_counts(Schedule(seed, limit=60).run())
     assert got == want
     assert any(("metric_overflow", "true") in key for key in got)
 
 
-@pytest.mark.parametrize("seed", range(200, 208))
+@pytest.mark.parametrize("seed", range(200, 207))
 def test_waivers_shift_counts_but_lose_none(seed):
     check_counts(Schedule(seed, FAULTS | {"hold_back"}).run())
 
 
-@pytest.mark.parametrize("seed", range(300, 306))
+@pytest.mark.parametrize("seed", range(300, 305))
 def test_a_partition_that_is_added_shifts_counts_but_loses_none(seed):
     check_counts(Schedule(seed, FAULTS | {"partition"}).run())
