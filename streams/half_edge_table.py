@@ -25,6 +25,7 @@ from streams.kernels import kernel, wide
 from streams.plan import Plan, edge_slots
 
 _TEXTS = ("client", "server", "peer")
+_FLAGS = ("failed", "traced")
 _COPIED = tuple(name for name in HALF_EDGE_SCHEMA if name in (HALF.names or ()) and name not in {"tenant", *_TEXTS})
 
 Numbers = npt.NDArray[np.int32]
@@ -39,11 +40,12 @@ def half_edge_table(half_edges: HalfEdges, plan: Plan, interner: Interner) -> pl
     halves = half_edges.rows[rows]
     trace_start, trace_bytes = halves["key_start"], halves["trace_bytes"]
     columns = {
-        "tenant": pl.Series(plan.tenants, dtype=pl.String()).gather(halves["tenant"]),
+        "tenant": pl.Series([plan.tenants[number] for number in halves["tenant"].tolist()], dtype=pl.String()),
         "trace_id": _binary(half_edges.keys, trace_start, trace_bytes),
         "span_id": _binary(half_edges.keys, trace_start + trace_bytes, halves["span_bytes"]),
-        **{name: pl.Series(np.ascontiguousarray(halves[name])).cast(HALF_EDGE_SCHEMA[name]) for name in _COPIED},
-        **{name: _texts(interner, halves[name]) for name in _TEXTS},
+        **{name: pl.Series(np.ascontiguousarray(halves[name])) for name in _COPIED if name not in _FLAGS},
+        **{name: pl.Series(halves[name] != 0) for name in _FLAGS},
+        **{name: pl.Series(_texts(interner, halves[name]), dtype=pl.Binary()) for name in _TEXTS},
         "dimensions": _dimensions(plan, interner, halves["tenant"], half_edges.values[rows]),
     }
     return pl.DataFrame([columns[name].alias(name) for name in HALF_EDGE_SCHEMA])
@@ -55,15 +57,15 @@ def restored_half_edges(table: pl.DataFrame, plan: Plan, interner: Interner) -> 
     A dimension that a tenant's edges have no longer is left out.
     """
     slots = max(int(plan.service_graphs.slot_counts.max(initial=0)), 1)
-    trace_ids, trace_start, trace_bytes = _buffers(table["trace_id"])
-    span_ids, span_start, span_bytes = _buffers(table["span_id"])
+    trace_ids, trace_start, trace_bytes = _buffers(_array(table["trace_id"]))
+    span_ids, span_start, span_bytes = _buffers(_array(table["span_id"]))
     halves = np.zeros(len(table), HALF)
-    halves["tenant"] = table["tenant"].replace_strict(plan.numbers, return_dtype=pl.Int32()).to_numpy()
+    halves["tenant"] = [plan.numbers[tenant] for tenant in table["tenant"].to_list()]
     halves["trace_bytes"], halves["span_bytes"] = trace_bytes, span_bytes
     for name in _COPIED:
         halves[name] = table[name].to_numpy()
     for name in _TEXTS:
-        halves[name] = _numbers(interner, table[name])
+        halves[name] = _numbers(interner, _array(table[name]))
     values = _slot_values(plan, interner, halves["tenant"], table["dimensions"], slots)
     key_bytes = 2 * (len(trace_ids) + len(span_ids)) + 8 * len(table) + (1 << 12)
     half_edges = new_half_edges(max(64, len(table)), slots, max(len(plan.tenants), 1), key_bytes)
@@ -82,9 +84,12 @@ def _binary(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths:
     return pl.Series(pa.Array.from_buffers(pa.large_binary(), len(starts), buffers), dtype=pl.Binary())
 
 
-def _buffers(texts: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], Numbers]:
-    """A column's bytes, and where each value begins and how long it is."""
-    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+def _array(column: pl.Series) -> pa.Array:
+    return column.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _buffers(array: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], Numbers]:
+    """The bytes of a column, and where each value begins and how long it is."""
     _, offsets, data = array.buffers()
     if offsets is None or len(array) == 0:
         return np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int32)
@@ -96,13 +101,14 @@ def _buffers(texts: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.in
     )
 
 
-def _texts(interner: Interner, numbers: Numbers) -> pl.Series:
+def _texts(interner: Interner, numbers: Numbers) -> pa.Array:
     """The texts of a column of numbers, each made once."""
     distinct, places = np.unique(numbers, return_inverse=True)
-    return pl.Series([interner.text(number) for number in distinct.tolist()], dtype=pl.Binary()).gather(places)
+    texts = pa.array([interner.text(number) for number in distinct.tolist()], pa.large_binary())
+    return texts.take(pa.array(places))
 
 
-def _numbers(interner: Interner, texts: pl.Series) -> Numbers:
+def _numbers(interner: Interner, texts: pa.Array) -> Numbers:
     """The numbers of a column of texts."""
     data, starts, lengths = _buffers(texts)
     rows = len(texts)
@@ -121,15 +127,16 @@ def _dimensions(plan: Plan, interner: Interner, tenants: Numbers, values: Number
     pairs = np.stack([names[tenants[rows], slots], values[rows, slots]], axis=1)
     offsets = np.zeros(len(tenants) + 1, np.int64)
     np.cumsum(2 * np.bincount(rows, minlength=len(tenants)), out=offsets[1:])
-    texts = _texts(interner, pairs.ravel()).to_arrow(compat_level=pl.CompatLevel.oldest())
-    return pl.Series(pa.LargeListArray.from_arrays(pa.array(offsets), texts), dtype=pl.List(pl.Binary()))
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), _texts(interner, pairs.ravel()))
+    return pl.Series(lists, dtype=pl.List(pl.Binary()))
 
 
 def _slot_values(plan: Plan, interner: Interner, tenants: Numbers, dimensions: pl.Series, slots: int) -> Numbers:
     values = np.zeros((len(tenants), slots), np.int32)
-    lengths = dimensions.list.len().to_numpy()
-    numbers = _numbers(interner, dimensions.filter(dimensions.list.len() > 0).explode())
-    rows, names = np.repeat(np.arange(len(tenants)), lengths // 2), numbers[::2]
+    lists = _array(dimensions)
+    numbers = _numbers(interner, lists.flatten())
+    rows = np.repeat(np.arange(len(tenants)), np.diff(lists.offsets.to_numpy()) // 2)
+    names = numbers[::2]
     for tenant in np.unique(tenants[rows]).tolist():
         settings = plan.settings[tenant].service_graphs
         for slot, name in enumerate(() if settings is None else edge_slots(settings).names):

@@ -24,5 +24,5 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 @kernel
 def wide(number: Any) -> int:
-    """An integer with 64 bits, and no constant: each width and constant that a kernel is called with compiles another."""
+    """An integer with 64 bits, and no constant: each width and constant that a kernel gets compiles another one."""
     return np.int64(number)  # type: ignore[return-value]  # numba: int

@@ -27,7 +27,7 @@ from streams.intake import (
 )
 from streams.interner import Interner
 from streams.plan import Plan, SettingsOf
-from streams.rows import LabelCache, canonical
+from streams.rows import LabelCache, window_rows
 from streams.service_graphs import ServiceGraphs
 from streams.span_columns import (
     KIND_CLIENT,
@@ -225,7 +225,7 @@ class PartitionFold:
         window = Window(
             end_ms=end_ms,
             previous_end_ms=self._previous_end_ms,
-            rows=canonical([span_rows, edge_rows]),
+            rows=window_rows([span_rows, edge_rows]),
             layouts=tuple(self._plan.layouts),
             ledger=self._counts.ledger(),
             revision=self._revision,

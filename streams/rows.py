@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from schemas.deltas import DELTA_SCHEMA, NO_BUCKET, NO_LAYOUT, merge_rows
 from schemas.labels import decode_labels, label_set
@@ -16,7 +17,25 @@ from streams.groups import CellTable
 ROW_SCHEMA = pl.Schema({**DELTA_SCHEMA, "route": pl.Binary()})
 """Rows of a window: delta rows and the value of the label by which their series finds its owner."""
 
-_CANONICAL = ["tenant", "labels", "metric", "bucket", "layout"]
+_EXEMPLARS = ("ex_value_ns", "ex_timestamp_ms", "ex_offset", "ex_index")
+
+ROW = np.dtype(
+    [
+        ("group", np.int32),
+        ("metric", np.uint16),
+        ("bucket", np.int16),
+        ("layout", np.uint16),
+        ("value_lo", np.uint64),
+        ("value_hi", np.int64),
+        ("sum_lo", np.uint64),
+        ("sum_hi", np.int64),
+        ("ex_value_ns", np.int64),
+        ("ex_timestamp_ms", np.int64),
+        ("ex_offset", np.int64),
+        ("ex_index", np.int32),
+    ]
+)
+"""A row whose labels are those of a numbered group."""
 
 MAX_CACHED_LABEL_SETS = 50_000
 
@@ -56,83 +75,103 @@ class LabelCache:
         return LabelSet(labels, route.encode())
 
 
-def counter_rows(metric: MetricId, chosen: Columns, lo: Columns, hi: Columns) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows of one metric, and of each row the trace ID of its exemplar, None if there was none to offer."""
+
+    rows: Columns
+    """Of `ROW`."""
+    traces: list[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorRows:
+    """What a processor has for a window: its metrics' rows, and the tenant and labels of each of its groups."""
+
+    blocks: Sequence[Block]
+    keys: Sequence[tuple[str, LabelSet]]
+
+
+def counter_rows(metric: MetricId, chosen: Columns, lo: Columns, hi: Columns) -> Block:
     """Rows of a counter or gauge for the chosen groups; all columns have one row per group."""
     groups = np.flatnonzero(chosen)
-    return _rows(len(groups), group=groups, metric=int(metric), value_lo=lo[groups], value_hi=hi[groups])
+    rows = np.zeros(len(groups), ROW)
+    rows["group"], rows["metric"] = groups, int(metric)
+    rows["bucket"], rows["layout"] = NO_BUCKET, NO_LAYOUT
+    rows["value_lo"], rows["value_hi"] = lo[groups], hi[groups]
+    return Block(rows, [None] * len(groups))
 
 
-def histogram_rows(
-    metric: MetricId, table: CellTable, chosen: Columns, buckets: Columns, layouts: Columns
-) -> pl.DataFrame:
+def histogram_rows(metric: MetricId, table: CellTable, chosen: Columns, buckets: Columns, layouts: Columns) -> Block:
     """Rows of a histogram: the chosen cells, and per chosen cell its bucket and the number of its layout."""
     cells = table.cells[chosen]
-    return _rows(
-        len(cells),
-        group=cells["group"],
-        metric=int(metric),
-        bucket=buckets,
-        layout=layouts,
-        value_lo=cells["weight_lo"],
-        value_hi=cells["weight_hi"],
-        sum_lo=cells["sum_lo"],
-        sum_hi=cells["sum_hi"],
-        ex_trace=_trace_texts(table.traces[chosen], cells["trace_bytes"]),
-        ex_value_ns=cells["ex_value_ns"],
-        ex_timestamp_ms=cells["ex_timestamp_ms"],
-        ex_offset=cells["ex_offset"],
-        ex_index=cells["ex_index"],
-    )
+    rows = np.zeros(len(cells), ROW)
+    rows["metric"], rows["bucket"], rows["layout"] = int(metric), buckets, layouts
+    rows["value_lo"], rows["value_hi"] = cells["weight_lo"], cells["weight_hi"]
+    for name in ("group", "sum_lo", "sum_hi", *_EXEMPLARS):
+        rows[name] = cells[name]
+    lengths = cells["trace_bytes"].tolist()
+    return Block(rows, [ids.tobytes()[:length] for ids, length in zip(table.traces[chosen], lengths, strict=True)])
 
 
-def window_rows(blocks: Sequence[pl.DataFrame], tenants: Sequence[str], label_sets: Sequence[LabelSet]) -> pl.DataFrame:
-    """The rows of one processor's blocks, given the tenant and the labels of each group, with `ROW_SCHEMA`.
+def window_rows(processors: Sequence[ProcessorRows]) -> pl.DataFrame:
+    """The rows of all processors in canonical order, with `ROW_SCHEMA`.
 
     Rows of groups with invalid labels are left out; those of groups with the same labels are merged.
     """
-    if not blocks or not label_sets:
+    keys = [key for processor in processors for key in processor.keys]
+    valid = [group for group, (_, made) in enumerate(keys) if made.labels is not None]
+    if not valid:
         return ROW_SCHEMA.to_frame()
-    keys = pl.DataFrame(
-        {
-            "tenant": pl.Series(tenants, dtype=pl.String()),
-            "labels": pl.Series([made.labels for made in label_sets], dtype=pl.Binary()),
-            "route": pl.Series([made.route for made in label_sets], dtype=pl.Binary()),
-        }
-    )
-    stacked = pl.concat(blocks)
-    group = stacked["group"]
-    rows = stacked.with_columns(keys[name].gather(group).alias(name) for name in keys.columns)
-    rows = rows.filter(pl.col("labels").is_not_null()).select(ROW_SCHEMA.names())
-    valid = keys.filter(pl.col("labels").is_not_null())
-    distinct = valid.unique(["tenant", "labels"])
-    if len(distinct) == len(valid):
-        return rows
-    return merge_rows([(0, rows)]).join(distinct, on=["tenant", "labels"], how="left").select(ROW_SCHEMA.names())
+    order = sorted(valid, key=lambda group: (keys[group][0], keys[group][1].labels))
+    ranks = np.full(len(keys), -1, np.int64)
+    ranks[order] = np.arange(len(order))
+    rows, traces = _stacked(processors)
+    row_ranks = ranks[rows["group"]]
+    # Of groups of two processors with the same labels the first processor's come first, and so do its metrics.
+    canonical = np.lexsort((rows["layout"], rows["bucket"], rows["metric"], row_ranks))
+    canonical = canonical[np.searchsorted(row_ranks[canonical], 0) :]
+    table = _table(rows[canonical], [traces[row] for row in canonical.tolist()], keys)
+    return _merged(table) if _repeats(processors) else table
 
 
-def canonical(processors: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """The rows of all processors in canonical order."""
-    return pl.concat(processors).sort(_CANONICAL)
+def _stacked(processors: Sequence[ProcessorRows]) -> tuple[Columns, list[bytes | None]]:
+    """The rows of all blocks, their groups numbered through, and the exemplars' trace IDs."""
+    stacked: list[Columns] = []
+    groups = 0
+    for processor in processors:
+        for block in processor.blocks:
+            block.rows["group"] += groups
+            stacked.append(block.rows)
+        groups += len(processor.keys)
+    traces = [trace for processor in processors for block in processor.blocks for trace in block.traces]
+    return np.concatenate(stacked), traces
 
 
-def _rows(n: int, **columns: Any) -> pl.DataFrame:
-    """A block of rows: `group` and those of `DELTA_SCHEMA` that don't follow from it; what isn't given is absent."""
-    defaults: dict[str, int | None] = {"bucket": NO_BUCKET, "layout": NO_LAYOUT, "sum_lo": 0, "sum_hi": 0}
-    series = [pl.Series("group", columns["group"], dtype=pl.Int32())]
-    for name, kind in DELTA_SCHEMA.items():
-        if name in {"tenant", "labels"}:
-            continue
-        column: Any = columns.get(name, defaults.get(name))
-        if isinstance(column, np.ndarray | pl.Series):
-            series.append(pl.Series(name, column).cast(kind))
-        else:
-            series.append(pl.repeat(column, n, dtype=kind, eager=True).alias(name))
-    return pl.DataFrame(series)
+def _repeats(processors: Sequence[ProcessorRows]) -> bool:
+    """Whether two groups of a processor have the same labels."""
+    valid = ([(tenant, made.labels) for tenant, made in each.keys if made.labels is not None] for each in processors)
+    return any(len(set(labels)) < len(labels) for labels in valid)
 
 
-def _trace_texts(traces: npt.NDArray[np.uint8], lengths: Columns) -> pl.Series:
-    """Lower-case hex without leading zeros (Tempo PRIM-9); empty for an ID of zeros."""
-    ids = pl.Series(
-        [row.tobytes()[:length] for row, length in zip(traces, lengths.tolist(), strict=True)], dtype=pl.Binary()
-    )
-    return ids.bin.encode("hex").str.strip_chars_start("0").cast(pl.Binary())
+def _table(rows: Columns, traces: Sequence[bytes | None], keys: Sequence[tuple[str, LabelSet]]) -> pl.DataFrame:
+    """Rows with the texts of their groups. No expressions: those cost half a millisecond each, however few rows."""
+    own = [keys[group] for group in rows["group"].tolist()]
+    absent = np.array([trace is None for trace in traces], np.bool_)
+    columns: dict[str, Any] = {
+        "tenant": [tenant for tenant, _ in own],
+        "labels": [made.labels for _, made in own],
+        "route": [made.route for _, made in own],
+        # Lower-case hex without leading zeros (Tempo PRIM-9); empty for an ID of zeros.
+        "ex_trace": [None if trace is None else trace.hex().lstrip("0").encode() for trace in traces],
+    }
+    for name in rows.dtype.names or ():
+        column = np.ascontiguousarray(rows[name])
+        columns[name] = pa.array(column, mask=absent) if name in _EXEMPLARS else column
+    return pl.DataFrame([pl.Series(name, columns[name], dtype=kind) for name, kind in ROW_SCHEMA.items()])
+
+
+def _merged(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of which several may have one key, as one each."""
+    routes = rows.select("tenant", "labels", "route").unique(["tenant", "labels"])
+    return merge_rows([(0, rows)]).join(routes, on=["tenant", "labels"], how="left").select(ROW_SCHEMA.names())

@@ -27,7 +27,7 @@ from streams.half_edge_table import half_edge_table, restored_half_edges
 from streams.half_edges import grown_half_edges, half_count, resized_half_edges
 from streams.interner import Interner
 from streams.plan import Plan, edge_slots
-from streams.rows import LabelCache, LabelSet, counter_rows, histogram_rows, window_rows
+from streams.rows import Block, LabelCache, LabelSet, ProcessorRows, counter_rows, histogram_rows
 from streams.span_columns import SpanColumns
 
 PROCESSOR = "service-graphs"
@@ -81,7 +81,7 @@ class ServiceGraphs:
         """Per tenant of the plan, what was counted: columns as `streams.edges` names them."""
         return self._state.counts
 
-    def rows(self) -> tuple[pl.DataFrame, dict[str, int]]:
+    def rows(self) -> tuple[ProcessorRows, dict[str, int]]:
         """The window's rows, and by tenant the edges whose labels are invalid (SG-22)."""
         count = int(self._state.groups.used[0])
         keys = self._state.groups.keys[:count]
@@ -92,7 +92,7 @@ class ServiceGraphs:
         for tenant, made, edges in zip(tenants, label_sets, self._state.totals["edges"][:count].tolist(), strict=True):
             if made.labels is None:
                 invalid[tenant] = invalid.get(tenant, 0) + edges
-        return window_rows(self._blocks(count), tenants, label_sets), invalid
+        return ProcessorRows(self._blocks(count), list(zip(tenants, label_sets, strict=True))), invalid
 
     def half_edges(self) -> pl.DataFrame:
         """Those that wait, as `HALF_EDGE_SCHEMA` says."""
@@ -109,7 +109,7 @@ class ServiceGraphs:
         )
         return self._cache.of(names, values, settings.max_label_name_length, settings.max_label_value_length)
 
-    def _blocks(self, count: int) -> list[pl.DataFrame]:
+    def _blocks(self, count: int) -> list[Block]:
         tenant = self._state.groups.keys[:count, EDGE_TENANT]
         totals, table = self._state.totals[:count], self._state.cells
         every = [settings.service_graphs for settings in self._plan.settings]

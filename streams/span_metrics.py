@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from schemas.config import SpanMetricsSettings
 from schemas.labels import SPAN_METRICS_RESERVED, reserved_name
@@ -25,7 +24,7 @@ from streams.interner import FULL, Interner
 from streams.kernels import kernel, wide
 from streams.limbs import added
 from streams.plan import INTRINSICS, Plan, SpanMetricsPlan
-from streams.rows import LabelCache, LabelSet, counter_rows, histogram_rows, window_rows
+from streams.rows import Block, LabelCache, LabelSet, ProcessorRows, counter_rows, histogram_rows
 from streams.span_columns import SpanColumns
 
 PROCESSOR = "span-metrics"
@@ -76,7 +75,7 @@ class SpanMetrics:
         while (row := _fold(spans, plan, self._state, row)) < len(spans.kind):
             self._grow()
 
-    def close(self) -> tuple[pl.DataFrame, dict[str, int]]:
+    def close(self) -> tuple[ProcessorRows, dict[str, int]]:
         """The window's rows, and by tenant the spans whose labels are invalid (Tempo SM-15)."""
         count = int(self._state.groups.used[0])
         tenants = [self._plan.tenants[number] for number in self._state.groups.keys[:count, _TENANT].tolist()]
@@ -85,7 +84,7 @@ class SpanMetrics:
         for tenant, made, spans in zip(tenants, label_sets, self._state.totals["spans"][:count].tolist(), strict=True):
             if made.labels is None:
                 invalid[tenant] = invalid.get(tenant, 0) + spans
-        return window_rows(self._blocks(count), tenants, label_sets), invalid
+        return ProcessorRows(self._blocks(count), list(zip(tenants, label_sets, strict=True))), invalid
 
     def _label_sets(self, count: int) -> list[LabelSet]:
         """The labels of each group, in the order of Tempo SM-5."""
@@ -107,7 +106,7 @@ class SpanMetrics:
         values += map(text, key[_DIMENSIONS : _DIMENSIONS + dimensions])
         return self._cache.of(names, tuple(values), settings.max_label_name_length, settings.max_label_value_length)
 
-    def _blocks(self, count: int) -> list[pl.DataFrame]:
+    def _blocks(self, count: int) -> list[Block]:
         tenant = self._state.groups.keys[:count, _TENANT]
         totals, table = self._state.totals[:count], self._state.cells
         every = [settings.span_metrics for settings in self._plan.settings]
