@@ -94,11 +94,16 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
         revision=checkpoint.revision,
     )
     if not checkpoint.half_edges.is_empty():
-        plain = _arrow_stream(checkpoint.half_edges)
-        message.half_edges = bytes(cramjam.zstd.compress(plain, level=_ZSTD_LEVEL))
-        message.half_edges_size = plain.size
-        message.half_edges_checksum = _checksum(message.half_edges)
+        pack_half_edges(message, checkpoint.half_edges.select(HALF_EDGE_SCHEMA.names()))
     return message.SerializeToString(deterministic=True)
+
+
+def pack_half_edges(message: pb.CheckpointRecord, rows: pl.DataFrame) -> None:
+    """Set the fields of a message that hold half-edges; the columns aren't checked."""
+    plain = _arrow_stream(rows)
+    message.half_edges = bytes(cramjam.zstd.compress(plain, level=_ZSTD_LEVEL))
+    message.half_edges_size = plain.size
+    message.half_edges_checksum = _checksum(message.half_edges)
 
 
 def decode_checkpoint(value: bytes) -> Checkpoint:
@@ -134,7 +139,7 @@ def _half_edges(message: pb.CheckpointRecord) -> pl.DataFrame:
 
 
 def _arrow_stream(rows: pl.DataFrame) -> pa.Buffer:
-    table = rows.select(HALF_EDGE_SCHEMA.names()).rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    table = rows.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(use_threads=False)) as writer:
         writer.write_table(table)

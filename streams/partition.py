@@ -90,10 +90,11 @@ class PartitionFold:
         codec: Codec,
         checkpoint: Checkpoint | None = None,
         max_half_edge_bytes: int = MAX_HALF_EDGE_BYTES,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
         start = Checkpoint.initial(0) if checkpoint is None else checkpoint
         self._settings_of, self._interval_ms, self._codec = settings_of, interval_ms, codec
-        self._max_half_edge_bytes = max_half_edge_bytes
+        self._max_half_edge_bytes, self._max_frame_bytes = max_half_edge_bytes, max_frame_bytes
         self._span_labels, self._edge_labels = LabelCache("service"), LabelCache("server")
         self._next_offset = start.next_offset
         self._stream_time_ms = start.stream_time_ms
@@ -145,7 +146,7 @@ class PartitionFold:
         return window_end(timestamp_ms, self._interval_ms)
 
     def _runs(self, records: Sequence[Record]) -> Iterator[tuple[Sequence[Record], npt.NDArray[np.int64]]]:
-        """The records of each window in turn, each with the stream time at it, in runs of `MAX_FRAME_BYTES`."""
+        """The records of each window in turn, each with the stream time at it, in runs that are decoded at once."""
         if not records:
             return
         offsets = np.array([self._next_offset - 1, *(record.offset for record in records)])
@@ -155,7 +156,7 @@ class PartitionFold:
         if self._stream_time_ms is not None:
             stream_ms = np.maximum(stream_ms, self._stream_time_ms)
         sizes = np.cumsum([len(record.value) for record in records])
-        pieces = stream_ms // self._interval_ms, sizes // MAX_FRAME_BYTES
+        pieces = stream_ms // self._interval_ms, sizes // self._max_frame_bytes
         ends = np.flatnonzero((np.diff(pieces[0]) != 0) | (np.diff(pieces[1]) != 0)) + 1
         start = 0
         for end in (*ends.tolist(), len(records)):

@@ -162,7 +162,7 @@ def ledger(closed: Iterable[Window]) -> dict[str, int]:
 
 
 def exemplars(closed: Iterable[Window]) -> dict[tuple[str, int], tuple[str, int, int, int, int]]:
-    """By series and bucket, the exemplar of the last window that has one: trace, ns, ms after `T0_MS`, offset, index."""
+    """By series and bucket, the exemplar of the last window with one: trace, ns, ms after `T0_MS`, offset, index."""
     found: dict[tuple[str, int], tuple[str, int, int, int, int]] = {}
     for window in closed:
         for row in window.rows.iter_rows(named=True):

@@ -7,8 +7,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from schemas.config import ServiceGraphsSettings, TenantSettings
-from schemas.labels import label_set, reserved_name, sanitize_name
 from schemas.labels import SPAN_METRICS_RESERVED as RESERVED
+from schemas.labels import label_set, reserved_name, sanitize_name
 from streams.windows import window_end
 from tests.streams.log import CLIENT, CONSUMER, ERROR, INTERVAL_MS, PRODUCER, SERVER, Told
 

@@ -331,7 +331,7 @@ def test_sg24_a_dimension_called_client_overwrites_the_label() -> None:
 
 
 def test_sg7_resources_without_a_service_name_are_passed_over() -> None:
-    assert counted(graphs(wait_ms=0), client(service=None), Told("x", INTERNAL)) == {}
+    assert counted(graphs(wait_ms=0), replace(client(), service=None), Told("x", INTERNAL)) == {}
 
 
 def test_a_key_opens_again_after_its_edge_is_complete() -> None:

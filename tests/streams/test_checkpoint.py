@@ -1,0 +1,165 @@
+from contextlib import suppress
+from typing import Any
+
+import hypothesis
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from schemas import checkpoint_pb2 as pb
+from schemas.checkpoint import HALF_EDGE_SCHEMA, Checkpoint, decode_checkpoint, encode_checkpoint, pack_half_edges
+from schemas.config import TenantSettings
+from schemas.errors import Malformed
+from tests.streams.log import CLIENT, PRODUCER, SERVER, T0_MS, Told, new_fold, record, samples, settings, tick
+
+TOTAL = "traces_service_graph_request_total"
+
+
+def graphs(**changes: Any) -> TenantSettings:
+    return settings(service_graphs=changes)
+
+
+def checkpoint_after(tenants: TenantSettings, *told: Told) -> Checkpoint:
+    """The checkpoint that a tick writes, with these spans' half-edges."""
+    log = [record(0, 14_000, *told, tenant="b"), record(1, 14_500, *told[:1], tenant="a"), tick(2, 15_000)]
+    (closing,) = new_fold(tenants).feed(log).closings
+    return closing.checkpoint
+
+
+def some_half_edges() -> Checkpoint:
+    told = [
+        Told("a", PRODUCER, 1, trace=7, latency_ns=5, status=2, attributes={"d": 5, "peer.service": "p"}),
+        Told("b", SERVER, 2, b"\0", trace=b"", attributes={"d": ""}),
+    ]
+    return checkpoint_after(graphs(dimensions=("d", "é")), *told)
+
+
+def test_half_edges_are_a_table_with_everything_that_their_other_half_needs() -> None:
+    table = some_half_edges().half_edges
+
+    assert table.schema == HALF_EDGE_SCHEMA
+    assert table["tenant"].to_list() == ["a", "b", "b"]
+    assert table.row(1, named=True) == {
+        "tenant": "b",
+        "trace_id": bytes(15) + b"\7",
+        "span_id": bytes(7) + b"\1",
+        "kind": PRODUCER,
+        "connection": 1,
+        "failed": True,
+        "traced": True,
+        "client": b"a",
+        "server": b"",
+        "peer": b"p",
+        "client_ns": 5,
+        "server_ns": 0,
+        "client_end_ns": (T0_MS + 14_000) * 10**6,
+        "server_start_ns": 0,
+        "weight": 1 << 32,
+        "arrival_ms": T0_MS + 14_000,
+        "seen_ms": T0_MS + 14_000,
+        "seen_offset": 0,
+        "seen_index": 0,
+        "dimensions": [b"d", b"5"],
+    }
+    assert (table["trace_id"][2], table["span_id"][2], table["dimensions"][2].to_list()) == (b"", b"\0", [])
+
+
+@pytest.mark.parametrize("checkpoint", [Checkpoint.initial(0), Checkpoint(5, 0, 9, 0, 3), some_half_edges()])
+def test_a_checkpoint_comes_back_as_it_was(checkpoint: Checkpoint) -> None:
+    encoded = encode_checkpoint(checkpoint)
+    decoded = decode_checkpoint(encoded)
+
+    assert_frame_equal(decoded.half_edges, checkpoint.half_edges)
+    for name in ("next_offset", "next_timestamp_ms", "stream_time_ms", "previous_end_ms", "revision"):
+        assert getattr(decoded, name) == getattr(checkpoint, name)
+    assert encode_checkpoint(decoded) == encoded
+
+
+def test_a_dimension_that_is_configured_no_longer_is_left_out() -> None:
+    checkpoint = checkpoint_after(graphs(dimensions=("d", "e")), Told("a", CLIENT, 1, attributes={"d": "1", "e": "2"}))
+    fold = new_fold(graphs(dimensions=("e", "f")), checkpoint=checkpoint)
+
+    closing = fold.feed([record(2, 15_000, Told("b", SERVER, 2, 1), tenant="b"), tick(3, 30_000)]).closings[0]
+
+    (name,) = (name for name in samples(closing.windows) if TOTAL in name)
+    assert name == f"b {TOTAL}{{client=a,e=2,server=b}}"
+
+
+def test_half_edges_of_a_processor_that_is_off_are_dropped() -> None:
+    checkpoint = checkpoint_after(graphs(), Told("a", CLIENT, 1))
+    fold = new_fold(settings(), checkpoint=checkpoint)
+
+    (closing,) = fold.feed([tick(2, 15_000), tick(3, 30_000)]).closings
+
+    assert closing.checkpoint.half_edges.is_empty()
+    assert closing.windows[0].rows.is_empty()
+
+
+def test_a_million_names_fit() -> None:
+    told = [Told("a" * 2000, CLIENT, i + 1, attributes={"peer.service": f"peer-{i}"}) for i in range(3000)]
+    checkpoint = checkpoint_after(graphs(), *told)
+
+    encoded = encode_checkpoint(checkpoint)
+
+    assert len(encoded) < 300_000
+    assert_frame_equal(decode_checkpoint(encoded).half_edges, checkpoint.half_edges)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format_version": 2}, "version"),
+        ({"next_offset": -1}, "field"),
+        ({"half_edges": b"x"}, "checksum"),
+        ({"half_edges_size": 7}, "compression"),
+        ({"half_edges_size": 1 << 40}, "compression"),
+    ],
+)
+def test_other_bytes_are_malformed(changes: dict[str, Any], reason: str) -> None:
+    message = pb.CheckpointRecord.FromString(encode_checkpoint(some_half_edges()))
+    for name, value in changes.items():
+        setattr(message, name, value)
+
+    with pytest.raises(Malformed) as error:
+        decode_checkpoint(message.SerializeToString())
+
+    assert error.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (pl.lit(None, pl.Binary()).alias("peer"), "rows"),
+        (pl.lit(pl.Series([[b"d"]])).alias("dimensions"), "rows"),
+        (pl.lit(pl.Series([[b"d", None]])).alias("dimensions"), "rows"),
+        (pl.lit(0, pl.Int64()).alias("kind"), "schema"),
+        (pl.lit(0, pl.Int64()).alias("more"), "schema"),
+    ],
+)
+def test_half_edges_that_are_not_whole_are_malformed(broken: pl.Expr, reason: str) -> None:
+    table = some_half_edges().half_edges.head(1).with_columns(broken)
+    message = pb.CheckpointRecord(format_version=1)
+    pack_half_edges(message, table)
+
+    with pytest.raises(Malformed) as error:
+        decode_checkpoint(message.SerializeToString())
+
+    assert error.value.reason == reason
+
+
+@hypothesis.settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=60) | st.tuples(st.integers(0, 10**4), st.integers(1, 255)))
+def test_arbitrary_bytes_are_a_checkpoint_or_malformed(change: bytes | tuple[int, int]) -> None:
+    if isinstance(change, bytes):
+        value = change
+    else:
+        whole = bytearray(encode_checkpoint(SOME))
+        whole[change[0] % len(whole)] ^= change[1]
+        value = bytes(whole)
+    with suppress(Malformed):
+        assert decode_checkpoint(value).next_offset >= 0
+
+
+SOME = some_half_edges()
