@@ -69,7 +69,9 @@ def assert_agrees(values: Sequence[bytes], keys: Sequence[str]) -> int:
     found = [error.record for error in frame.errors]
     if found != refused:
         row = min(set(found) ^ set(refused))
-        raise AssertionError(f"the parser {'refuses' if row in refused else 'accepts'} {values[row].hex()}; {frame.errors}")
+        raise AssertionError(
+            f"the parser {'refuses' if row in refused else 'accepts'} {values[row].hex()}; {frame.errors}"
+        )
     for error in frame.errors:
         assert 0 <= error.position <= len(values[error.record])
         assert error.reason
@@ -159,7 +161,18 @@ def span_rows(frame: SpanFrame) -> list[Row]:
     table = frame.spans
     columns: dict[str, Sequence[Any]] = {
         name: getattr(table, name).tolist()
-        for name in ("kind", "status", "start_ns", "end_ns", "latency_ns", "clamped", "size", "resource", "record", "index")
+        for name in (
+            "kind",
+            "status",
+            "start_ns",
+            "end_ns",
+            "latency_ns",
+            "clamped",
+            "size",
+            "resource",
+            "record",
+            "index",
+        )
     }
     for name in ("trace_id", "span_id", "parent_id", "name", "status_message", "trace_state"):
         strings = getattr(table, name)

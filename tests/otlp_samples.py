@@ -97,7 +97,9 @@ class _TraceBuilder:
         route, method = rng.choice(_ROUTES), rng.choice(("GET", "POST"))
         failed = rng.random() < 0.02
         status = 500 if failed else 200
-        gateway = self._span("gateway", f"{method} {route}", SERVER, None, failed, self._http_server(method, route, status))
+        gateway = self._span(
+            "gateway", f"{method} {route}", SERVER, None, failed, self._http_server(method, route, status)
+        )
         yield gateway
         call = self._span("gateway", method, CLIENT, gateway, failed, self._http_client(method, route, "shop", status))
         yield call
@@ -215,7 +217,9 @@ def _resource_spans(service: str, spans: Sequence[Span]) -> ResourceSpans:
             host__name="node-3.example.com",
         )
     )
-    scope = ScopeSpans(scope=InstrumentationScope(name="opentelemetry.instrumentation.auto", version="0.57b0"), spans=spans)
+    scope = ScopeSpans(
+        scope=InstrumentationScope(name="opentelemetry.instrumentation.auto", version="0.57b0"), spans=spans
+    )
     return ResourceSpans(resource=resource, scope_spans=[scope])
 
 

@@ -1,5 +1,6 @@
 """Attribute values as text (Tempo PRIM-3)."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -23,21 +24,18 @@ def attribute_text(kind: int, payload: bytes) -> bytes:
 
 
 def _text(value: Any) -> bytes:
-    match value.WhichOneof("value"):
-        case "string_value":
-            return bytes(value.string_value)
-        case "bool_value":
-            return b"true" if value.bool_value else b"false"
-        case "int_value":
-            return b"%d" % value.int_value
-        case "double_value":
-            return float_text(value.double_value).encode()
-        case "array_value":
-            return b"[%b]" % b"".join(map(_text, value.array_value.values))
-        case "kvlist_value":
-            pairs = value.kvlist_value.values
-            return b"{%b}" % b"".join(b"%b:%b" % (pair.key, _text(pair.value)) for pair in pairs)
-    return b""
+    case = value.WhichOneof("value")
+    return _TEXTS[case](getattr(value, case)) if case in _TEXTS else b""
+
+
+_TEXTS: dict[str, Callable[[Any], bytes]] = {
+    "string_value": bytes,
+    "bool_value": lambda value: b"true" if value else b"false",
+    "int_value": lambda value: b"%d" % value,
+    "double_value": lambda value: float_text(value).encode(),
+    "array_value": lambda array: b"[%b]" % b"".join(map(_text, array.values)),
+    "kvlist_value": lambda pairs: b"{%b}" % b"".join(b"%b:%b" % (pair.key, _text(pair.value)) for pair in pairs.values),
+}
 
 
 @cache

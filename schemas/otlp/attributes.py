@@ -98,11 +98,11 @@ def plain_attribute(data: Bytes, at: int, end: int) -> Plain:
     That is: the two fields once each, in either order, nothing else, everything in its shortest encoding. So it is
     well-formed, and its canonical size is the size of the range.
     """
-    first, body = _short_length(data, at + 1, end)
+    first, body = short_length(data, at + 1, end)
     second = body + first
     if first == 0 or end - second < 3:
         return _NOT_PLAIN
-    length, second_body = _short_length(data, second + 1, end)
+    length, second_body = short_length(data, second + 1, end)
     if second_body + length != end:
         return _NOT_PLAIN
     if byte_at(data, at) == 0x0A and byte_at(data, second) == 0x12:
@@ -115,7 +115,7 @@ def plain_attribute(data: Bytes, at: int, end: int) -> Plain:
 
 
 @inlined
-def _short_length(data: Bytes, at: int, end: int) -> tuple[int, int]:
+def short_length(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """A length of at most two bytes in its shortest form, and the position after it; a length of 0 if it is none."""
     if end - at < 2:
         return 0, at
@@ -134,7 +134,7 @@ def _plain_value(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
         return 0, 0, 0
     tag = byte_at(data, at)
     if tag == 0x0A:
-        length, text = _short_length(data, at + 1, end)
+        length, text = short_length(data, at + 1, end)
         return (STRING, text, length) if text + length == end else (0, 0, 0)
     if tag == 0x18:
         return (INT, at, size) if _is_short_varint(data, at + 1, end) else (0, 0, 0)

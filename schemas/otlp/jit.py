@@ -4,8 +4,23 @@
 the arrays. With it, each look into a tuple of arrays counts up and down, and the scan takes 25 times as long.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numba
 
-kernel = numba.njit(cache=True, nogil=True, _nrt=False)
-inlined = numba.njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-"""For what is short or called in one place: a call between kernels costs more than most of them do."""
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
+
+
+def kernel(function: F) -> F:
+    """Compile a function that allocates nothing; without the GIL, into numba's cache."""
+    compiled: F = numba.njit(**_OPTIONS)(function)
+    return compiled
+
+
+def inlined(function: F) -> F:
+    """The same for what is short or called in one place: a call between kernels costs more than most of them do."""
+    compiled: F = numba.njit(**_OPTIONS, forceinline=True)(function)
+    return compiled

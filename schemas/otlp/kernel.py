@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.otlp import columns as col
-from schemas.otlp.attributes import UNSET, Plain, WantedKeys, find_key, plain_attribute
+from schemas.otlp.attributes import UNSET, Plain, WantedKeys, find_key, plain_attribute, short_length
 from schemas.otlp.columns import AttributeColumns, MessageColumns, ResourceColumns, SpanColumns
 from schemas.otlp.jit import inlined, kernel
 from schemas.otlp.messages import (
@@ -34,6 +34,7 @@ from schemas.otlp.wire import (
     MAX_DEPTH,
     TRUNCATED,
     Bytes,
+    byte_at,
     half_at,
     read_length,
     read_tag,
@@ -210,10 +211,12 @@ def _walk(data: Bytes, start: int, end: int, record: int, state: Machine, out: O
             if at < 0:
                 return field_at, at
             child = tables.children[message, field]
-            if child == KEY_VALUE and _plain(data, message, at, at + length, level, state, out):
-                regs.sizes[row, field] += _field_size(field, length)
-                at += length
-                continue
+            if child == KEY_VALUE and level <= MAX_DEPTH - 2:
+                after, size = _plain_attributes(data, tag, field_at, end, state.wanted, *_place(message, out))
+                if after > field_at:
+                    regs.sizes[row, field] += size
+                    at = after
+                    continue
             level += 1
             fault = _open(data, field_at, at, at + length, action, child, field, level, state, out)
             if fault != 0:
@@ -266,24 +269,43 @@ def _number(data: Bytes, action: int, at: int, end: int) -> tuple[int, int, int]
         return (half_at(data, at), at + 4, 4) if end - at >= 4 else (0, TRUNCATED, 4)
     value, at = read_varint(data, at, end)
     if action == _INT32:
-        value = np.int64(np.int32(value))
+        value = int(np.int32(value))
     elif action == _UINT32:
         value &= 0xFFFFFFFF
     elif action == _BOOL:
-        value = np.int64(value != 0)
+        value = 1 if value != 0 else 0
     return value, at, varint_size(value)
 
 
 @inlined
-def _plain(data: Bytes, message: int, at: int, end: int, level: int, state: Machine, out: Output) -> bool:
-    """Take a plain attribute of a message at `level` without opening it; False if it has to be opened."""
-    if level > MAX_DEPTH - 2:
-        return False
-    plain = plain_attribute(data, at, end)
-    if plain.kind == 0:
-        return False
-    _found(data, message, plain, state.wanted, out)
-    return True
+def _place(message: int, out: Output) -> tuple[AttributeColumns, int]:
+    """Where the attributes of a message go: columns and row, which is -1 if they go nowhere."""
+    if message == SPAN:
+        return out.spans.attributes, out.counters[col.SPANS]
+    return out.resources.attributes, out.counters[col.RESOURCES] if message == RESOURCE else -1
+
+
+@kernel
+def _plain_attributes(
+    data: Bytes, tag: int, at: int, end: int, wanted: WantedKeys, columns: AttributeColumns, row: int
+) -> tuple[int, int]:
+    """Take the plain attributes that follow each other, with this tag. Gives the position after them, and their size.
+
+    They are entered in a row of the columns unless that is negative. Kept out of `_walk`, where there are not enough
+    processor registers: attributes are two thirds of the bytes.
+    """
+    start = at
+    while at < end and byte_at(data, at) == tag:
+        length, body = short_length(data, at + 1, end)
+        if length == 0 or length > end - body:
+            break
+        plain = plain_attribute(data, body, body + length)
+        if plain.kind == 0:
+            break
+        if row >= 0:
+            _enter(data, plain, wanted, columns, row)
+        at = body + length
+    return at, at - start
 
 
 @kernel
@@ -369,18 +391,13 @@ def _close(data: Bytes, record: int, level: int, state: Machine, out: Output) ->
             regs.values[value, kind],
             regs.lengths[value, kind],
         )
-        _found(data, around, attribute, state.wanted, out)
+        columns, n = _place(around, out)
+        _enter(data, attribute, state.wanted, columns, n)
 
 
 @inlined
-def _found(data: Bytes, message: int, attribute: Plain, wanted: WantedKeys, out: Output) -> None:
-    """Enter an attribute of a message if its key is wanted and wasn't there before (PRIM-1)."""
-    if message == SPAN:
-        columns, row = out.spans.attributes, out.counters[col.SPANS]
-    elif message == RESOURCE:
-        columns, row = out.resources.attributes, out.counters[col.RESOURCES]
-    else:
-        return
+def _enter(data: Bytes, attribute: Plain, wanted: WantedKeys, columns: AttributeColumns, row: int) -> None:
+    """Enter an attribute if its key is wanted and wasn't there before (PRIM-1)."""
     key = find_key(wanted, data, attribute.key_at, attribute.key_length)
     if key >= 0 and columns.kind[key, row] == 0:
         columns.kind[key, row] = attribute.kind

@@ -53,28 +53,35 @@ def scan_records(records: Sequence[Record], keys: Sequence[str], codec: Codec) -
     What protobuf's own parser takes for a TracesData is accepted, and invalid UTF-8; the rest is in `errors`. Control
     records must not be among them. ValueError if the values are more than `MAX_BATCH_BYTES`.
     """
-    values = [record.value for record in records]
+    columns = tuple(zip(*records, strict=True)) or ((),) * len(Record._fields)
+    offsets, timestamps, values, tenants, no_metrics, _ = columns
     bounds = np.cumsum([0, *map(len, values)], dtype=np.int64)
     if bounds[-1] > MAX_BATCH_BYTES:
         raise ValueError(f"a batch of {bounds[-1]} bytes: a frame holds at most {MAX_BATCH_BYTES}")
     data = np.frombuffer(bytearray().join(values), np.uint8)
-    data, out, messages_in = scan_values(data, bounds, keys, codec)
-    table, tenants = _record_table(records, messages_in.no_metrics)
-    found = out.messages.errors[: out.counters[col.ERRORS]].tolist()
+    data, out, parts = scan_values(data, bounds, keys, codec)
+    numbers = {tenant: number for number, tenant in enumerate(dict.fromkeys(tenants))}
+    table = RecordTable(
+        offset=np.array(offsets, np.int64),
+        timestamp_ms=np.array(timestamps, np.int64),
+        tenant=np.fromiter(map(numbers.__getitem__, tenants), np.int32, len(records)),
+        no_metrics=parts.no_metrics | np.array(no_metrics, np.bool_),
+    )
+    found = map(tuple, out.messages.errors[: out.counters[col.ERRORS]].tolist())
     errors = [
         ScanError(row, position - int(bounds[row]), _REASONS[Fault(fault)])
-        for row, position, fault in sorted([*found, *messages_in.errors])
+        for row, position, fault in sorted([*found, *parts.errors])
     ]
     spans = _span_table(out, len(records))
     resources = _resource_table(out, spans)
     accepted = MessageTable(out.messages.record[: out.counters[col.MESSAGES]])
-    return SpanFrame(data, tuple(keys), tenants, table, accepted, resources, spans, tuple(errors))
+    return SpanFrame(data, tuple(keys), tuple(numbers), table, accepted, resources, spans, tuple(errors))
 
 
 def scan_values(
     data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], keys: Sequence[str], codec: Codec
 ) -> tuple[npt.NDArray[np.uint8], Output, Split]:
-    """The scan without the tables: values are `data[bounds[i] : bounds[i + 1]]`. The data that is given back may be longer."""
+    """The scan without the tables, of the values `data[bounds[i] : bounds[i + 1]]`. The data given back may be longer."""
     parts = split(data, bounds, codec)
     return *_scan(data, parts.ranges, keys), parts
 
@@ -133,18 +140,6 @@ def _wider(columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
     wider = np.zeros((*columns.shape[:-1], 2 * rows), columns.dtype)
     wider[..., :rows] = columns
     return wider
-
-
-def _record_table(records: Sequence[Record], no_metrics: npt.NDArray[np.bool_]) -> tuple[RecordTable, tuple[str, ...]]:
-    numbers: dict[str, int] = {}
-    tenant = [numbers.setdefault(record.tenant, len(numbers)) for record in records]
-    table = RecordTable(
-        offset=np.array([record.offset for record in records], np.int64),
-        timestamp_ms=np.array([record.timestamp_ms for record in records], np.int64),
-        tenant=np.array(tenant, np.int32),
-        no_metrics=no_metrics | np.array([record.no_metrics for record in records], np.bool_),
-    )
-    return table, tuple(numbers)
 
 
 def _span_table(out: Output, records: int) -> SpanTable:

@@ -6,13 +6,14 @@ groups, field number 0 refused except inside unknown groups) are upb's, found by
 """
 
 import sys
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 
 from schemas.otlp.jit import inlined, kernel
@@ -35,24 +36,32 @@ def _load(bits: int) -> Any:
     return generate
 
 
-# An index of an array may be negative in Python, so numba adds a comparison and an addition to each access: a fifth of
-# the scan's time. These have no such thing, and no bounds check either: the caller has compared `at` with the end.
-@numba.extending.intrinsic
-def byte_at(_: Any, data: Any, at: Any) -> Any:
-    """The byte at a position, as an int64."""
+_intrinsic: Any = numba.extending.intrinsic
+
+
+def _byte_at(_: Any, data: Any, at: Any) -> Any:
     return types.int64(data, types.int64), _load(8)
 
 
-@numba.extending.intrinsic
-def half_at(_: Any, data: Any, at: Any) -> Any:
-    """The four bytes from a position on, little-endian, as an int64."""
+def _half_at(_: Any, data: Any, at: Any) -> Any:
     return types.int64(data, types.int64), _load(32)
 
 
-@numba.extending.intrinsic
-def word_at(_: Any, data: Any, at: Any) -> Any:
-    """The eight bytes from a position on, little-endian, as the bits of an int64."""
+def _word_at(_: Any, data: Any, at: Any) -> Any:
     return types.int64(data, types.int64), _load(64)
+
+
+# An index of an array may be negative in Python, so numba adds a comparison and an addition to each access: a fifth of
+# the scan's time. These have no such thing, and no bounds check either: the caller has compared `at` with the end.
+
+byte_at: Callable[[Bytes, int], int] = _intrinsic(_byte_at)
+"""The byte at a position."""
+
+half_at: Callable[[Bytes, int], int] = _intrinsic(_half_at)
+"""The four bytes from a position on, little-endian."""
+
+word_at: Callable[[Bytes, int], int] = _intrinsic(_word_at)
+"""The eight bytes from a position on, little-endian, as a signed integer."""
 
 
 class Fault(IntEnum):

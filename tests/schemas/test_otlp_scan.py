@@ -261,9 +261,7 @@ def test_groups_are_skipped_whatever_is_in_them() -> None:
 # Values
 
 
-@pytest.mark.parametrize(
-    ("number", "kind"), [(0, 0), (3, 3), (-1, -1), (2**31 - 1, 2**31 - 1), (-(2**31), -(2**31))]
-)
+@pytest.mark.parametrize(("number", "kind"), [(0, 0), (3, 3), (-1, -1), (2**31 - 1, 2**31 - 1), (-(2**31), -(2**31))])
 def test_enums_may_have_any_number(number: int, kind: int) -> None:
     encoded = uvarint(number & END)
     frame = only_span(in_span(b"\x30" + encoded + length_delimited(15, b"\x18" + encoded)))
@@ -316,7 +314,9 @@ def test_resource_and_scope_are_merged_from_their_pieces() -> None:
     first = attributes(**{"service__name": "one"})[0].SerializeToString()
     second = attributes(**{"service__name": "two", "x": 5})
     resource = length_delimited(1, length_delimited(1, first) + b"\x10\x05")
-    again = length_delimited(1, b"".join(length_delimited(1, each.SerializeToString()) for each in second) + b"\x10\x07")
+    again = length_delimited(
+        1, b"".join(length_delimited(1, each.SerializeToString()) for each in second) + b"\x10\x07"
+    )
     scope = length_delimited(1, length_delimited(1, b"name") + b"\x20\x01")
     other = length_delimited(1, length_delimited(2, b"version") + b"\x20\x00")
     value = in_resource_spans(resource + length_delimited(2, scope + b"\x12\x00" + other) + again)
