@@ -152,9 +152,13 @@ def _take_span(
             remove(half_edges, edge)
         return
     weigh(half_edges, edge, text_starts)
+    now_ms = spans.stream_ms[spans.record[row]]
     if not new:
-        return
-    if _is_full(plan, half_edges, tenant, half.arrival_ms, half.bytes, max_bytes):
+        # It has grown beyond the limit by bytes, which Tempo hasn't: the checkpoint must fit into a record.
+        if _exceeds(plan, half_edges, now_ms, wide(0), max_bytes) and half.counted:
+            remove(half_edges, edge)
+            state.counts[tenant, DROPPED] += 1
+    elif _is_full(plan, half_edges, tenant, now_ms, max_bytes, half.bytes):
         free_row(half_edges, edge)
         state.counts[tenant, DROPPED] += 1
     else:
@@ -164,11 +168,17 @@ def _take_span(
 
 @kernel
 def _is_full(
-    plan: ServiceGraphsPlan, half_edges: HalfEdges, tenant: int, now_ms: int, more_bytes: int, max_bytes: int
+    plan: ServiceGraphsPlan, half_edges: HalfEdges, tenant: int, now_ms: int, max_bytes: int, more_bytes: int
 ) -> bool:
     """Whether there is no place for one more half-edge of a tenant; those past their deadline don't count."""
     if settle(half_edges, tenant, now_ms, plan.wait_ms[tenant]) >= plan.max_items[tenant]:
         return True
+    return _exceeds(plan, half_edges, now_ms, more_bytes, max_bytes)
+
+
+@kernel
+def _exceeds(plan: ServiceGraphsPlan, half_edges: HalfEdges, now_ms: int, more_bytes: int, max_bytes: int) -> bool:
+    """Whether all half-edges that count take more than the limit, with so many bytes more."""
     if counted_bytes(half_edges) + more_bytes <= max_bytes:
         return False
     for other in range(len(half_edges.queues)):

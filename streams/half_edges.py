@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streams.interner import copy_bytes, hash_bytes, mixed, same_bytes, slots_for
+from streams.interner import EMPTY, copy_bytes, hash_bytes, mixed, same_bytes, slots_for
 from streams.kernels import kernel, wide
 from streams.span_columns import SpanColumns
 
@@ -58,7 +58,11 @@ QUEUE = np.dtype([("oldest", np.int32), ("newest", np.int32), ("due", np.int32),
 _FREE, _KEY_END, _COUNTED_BYTES, _HALVES = range(4)
 
 HALF_BYTES = 160
-"""What a half-edge costs besides its texts and IDs, in the limit by bytes: about its row in a checkpoint."""
+DIMENSION_BYTES = 48
+"""What a half-edge, and each dimension that isn't empty, costs in the limit by bytes, besides texts and IDs.
+
+They are about what these take in a checkpoint before it is compressed, so that the limit bounds the checkpoint.
+"""
 
 
 class HalfEdges(NamedTuple):
@@ -319,13 +323,14 @@ def counted_bytes(half_edges: HalfEdges) -> int:
 
 @kernel
 def weigh(half_edges: HalfEdges, row: int, text_starts: Any) -> None:
-    """Set what a half-edge costs: `HALF_BYTES`, its IDs and its texts. One that counts changes the sum."""
+    """Set what a half-edge costs: `HALF_BYTES`, IDs, texts, dimensions. If it counts, the sum changes too."""
     half = half_edges.rows[row]
     cost = HALF_BYTES + half.trace_bytes + half.span_bytes
     for text in (half.client, half.server, half.peer):
         cost += text_starts[text + 1] - text_starts[text]
     for value in half_edges.values[row]:
-        cost += text_starts[value + 1] - text_starts[value]
+        if value != EMPTY:
+            cost += DIMENSION_BYTES + text_starts[value + 1] - text_starts[value]
     if half.counted:
         half_edges.state[_COUNTED_BYTES] += cost - half.bytes
     half.bytes = cost

@@ -39,8 +39,11 @@ from streams.span_columns import (
 from streams.span_metrics import KIND_TEXTS, SpanMetrics
 from streams.windows import window_end
 
-MAX_HALF_EDGE_BYTES = 64 << 20
-"""The half-edges of a partition that still may pair take so many bytes at most, by `streams.half_edges.weigh`."""
+MAX_HALF_EDGE_BYTES = 16 << 20
+"""The half-edges of a checkpoint take so many bytes at most, as `streams.half_edges.weigh` counts them: about 80,000.
+
+A checkpoint is one record of a changelog that takes 20 MB.
+"""
 
 MAX_FRAME_BYTES = 64 << 20
 """Records that are decoded together have so many bytes at most, unless one alone has more."""

@@ -372,6 +372,16 @@ def test_half_edges_are_limited_in_bytes_over_all_tenants() -> None:
     assert (counts[EDGES + "{tenant=t0}"], counts[DROPPED + "{tenant=t0}"]) == (2 + 4, 1 + 5)
 
 
+def test_a_half_edge_that_grows_beyond_the_limit_in_bytes_is_dropped() -> None:
+    tenants = graphs(dimensions=("d",))
+    fold = new_fold(tenants, max_half_edge_bytes=1000)
+
+    fold.feed([record(0, 0, client(), client(attributes={"d": "x" * 1000}), client(id=2))])
+
+    counts = {name: count for name, count in ledger(fold.close_all()).items() if name.startswith("processor")}
+    assert counts == {EDGES: 2, DROPPED: 1, EXPIRED % "CLIENT": 1}
+
+
 def test_sg19_half_edges_expire_at_the_end_of_the_window_that_they_waited_for() -> None:
     log = [record(0, 0, client()), record(1, 14_999, client(id=2)), tick(2, 15_000), tick(3, 30_000)]
     fold = new_fold(graphs())
