@@ -1,0 +1,195 @@
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from schemas.config import load_config
+from tests.deploy.command_line import ROOT, assert_is_command
+from tests.servers.missing import missing
+
+CHART = ROOT / "helm" / "spanmill"
+VALUES = Path(__file__).parent / "values"
+VALUE_SETS = [None, *sorted(VALUES.glob("*.yaml"))]
+KUBERNETES = "1.37"
+
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    found = shutil.which("helm", path=str(ROOT / ".cache" / "bin")) or shutil.which("helm")
+    if found is None:
+        missing("helm", "make check-deploy (it needs Go)")
+    return found
+
+
+def rendered(helm: str, values: Path | None = None, *options: str, release: str = "traces") -> list[Manifest]:
+    files = [] if values is None else ["--values", str(values)]
+    command = [helm, "template", release, str(CHART), "--namespace", "observability", *files, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each is not None]
+
+
+def of_kind(manifests: list[Manifest], *kinds: str) -> dict[str, Manifest]:
+    return {each["metadata"]["name"]: each for each in manifests if each["kind"] in kinds}
+
+
+def workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
+    return of_kind(manifests, "Deployment", "StatefulSet", "Job")
+
+
+def pod_spec(workload: Manifest) -> Manifest:
+    return workload["spec"]["template"]["spec"]
+
+
+def containers(workload: Manifest) -> Iterator[Manifest]:
+    yield from pod_spec(workload).get("initContainers", [])
+    yield from pod_spec(workload)["containers"]
+
+
+def config_text(manifests: list[Manifest], name: str) -> str:
+    return of_kind(manifests, "ConfigMap")[name]["data"]["spanmill.yaml"]
+
+
+@pytest.fixture(params=VALUE_SETS, ids=lambda path: "default" if path is None else path.stem)
+def values(request: pytest.FixtureRequest) -> Path | None:
+    return request.param
+
+
+def test_lint_finds_nothing(helm, values):
+    files = [] if values is None else ["--values", str(values)]
+    done = subprocess.run([helm, "lint", "--strict", str(CHART), *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_manifests_are_what_kubernetes_takes(helm, values):
+    for manifest in rendered(helm, values):
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_each_container_runs_a_command_of_ours(helm, values):
+    for workload in workloads(rendered(helm, values)).values():
+        (container,) = pod_spec(workload)["containers"]
+        assert_is_command(container["args"])
+        assert (
+            container["args"][0] == container["name"] == workload["metadata"]["labels"]["app.kubernetes.io/component"]
+        )
+
+
+def test_mounts_have_volumes_and_selectors_find_their_pods(helm, values):
+    for workload in workloads(rendered(helm, values)).values():
+        volumes = {each["name"] for each in pod_spec(workload)["volumes"]}
+        for container in containers(workload):
+            assert {each["name"] for each in container["volumeMounts"]} <= volumes
+        if workload["kind"] != "Job":
+            labels = workload["spec"]["template"]["metadata"]["labels"]
+            assert workload["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_containers_have_no_rights_that_they_do_not_need(helm, values):
+    for workload in workloads(rendered(helm, values)).values():
+        assert pod_spec(workload)["securityContext"]["runAsNonRoot"] is True
+        assert pod_spec(workload)["automountServiceAccountToken"] is False
+        for container in containers(workload):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+
+
+def test_services_point_at_ports_that_containers_have(helm, values):
+    manifests = rendered(helm, values)
+    for service in of_kind(manifests, "Service").values():
+        selector = service["spec"]["selector"].items()
+        matching = [
+            each
+            for each in workloads(manifests).values()
+            if selector <= each["spec"]["template"]["metadata"]["labels"].items()
+        ]
+        assert len(matching) == 1
+        ports = {port["name"] for port in pod_spec(matching[0])["containers"][0]["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+
+
+@pytest.mark.parametrize("values", [None, VALUES / "everything.yaml"], ids=["default", "everything"])
+def test_the_configuration_is_valid_and_listens_where_the_containers_say(helm, values):
+    manifests = rendered(helm, values)
+    text = config_text(manifests, "traces-spanmill")
+    assert config_text(manifests, "traces-spanmill-topics") == text
+    config = load_config(None, text=text)
+    assert config.notes == ()
+    protocols = config.distributor.receivers.otlp.protocols
+    listening = {
+        "http": f"{config.server.http_listen_address}:{config.server.http_listen_port}",
+        "otlp-grpc": protocols.grpc.endpoint,
+        "otlp-http": protocols.http.endpoint,
+    }
+    container = pod_spec(workloads(manifests)["traces-spanmill-distributor"])["containers"][0]
+    assert listening == {port["name"]: f"0.0.0.0:{port['containerPort']}" for port in container["ports"]}
+    data_dirs = {str(config.spanmill.generator.data_dir), str(config.spanmill.sink.data_dir)}
+    assert data_dirs == {"/var/lib/spanmill"}
+
+
+def test_settings_are_merged_into_the_configuration_and_keep_their_digits(helm):
+    manifests = rendered(helm, VALUES / "everything.yaml")
+    config = load_config(None, text=config_text(manifests, "traces-spanmill"))
+    assert config.ingest.kafka.address == "kafka-0:9092,kafka-1:9092"
+    assert config.ingest.kafka.producer_max_record_size_bytes == 1_000_000
+    assert config.metrics_generator.storage.remote_write[0].url == "http://prometheus:9090/api/v1/write"
+    assert "max_active_series: 12345678" in config_text(manifests, "traces-spanmill")
+
+
+def test_every_stage_has_a_workload(helm):
+    found = workloads(rendered(helm, VALUES / "everything.yaml"))
+    assert {name: (each["kind"], each["spec"].get("replicas")) for name, each in found.items()} == {
+        "traces-spanmill-topics": ("Job", None),
+        "traces-spanmill-distributor": ("Deployment", 5),
+        "traces-spanmill-generator": ("StatefulSet", 8),
+        "traces-spanmill-sink": ("StatefulSet", 4),
+        "traces-spanmill-ingester": ("Deployment", 2),
+    }
+
+
+def test_generators_and_sinks_are_static_members_by_their_pods_names(helm):
+    found = workloads(rendered(helm, VALUES / "everything.yaml"))
+    by_pod_name = {"name": "SPANMILL_INSTANCE_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    members = {name for name, each in found.items() if by_pod_name in pod_spec(each)["containers"][0]["env"]}
+    assert members == {"traces-spanmill-generator", "traces-spanmill-sink"}
+
+
+def test_a_secret_takes_the_place_of_the_configuration(helm):
+    manifests = rendered(helm, VALUES / "secret.yaml")
+    assert of_kind(manifests, "ConfigMap", "Job") == {}
+    for workload in workloads(manifests).values():
+        volume = next(each for each in pod_spec(workload)["volumes"] if each["name"] == "config")
+        assert volume == {"name": "config", "secret": {"secretName": "spanmill-config"}}
+
+
+def test_another_configuration_replaces_the_pods(helm):
+    def checksum(*options: str) -> str:
+        workload = workloads(rendered(helm, None, *options))["traces-spanmill-sink"]
+        return workload["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+
+    assert checksum() == checksum()
+    assert checksum() != checksum("--set", "config.ingest.kafka.address=other:9092")
+
+
+def test_an_ingester_without_a_trace_store_is_refused(helm):
+    command = [helm, "template", "traces", str(CHART), "--set", "ingester.enabled=true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "ingester.enabled needs config.spanmill.ingester.endpoint" in done.stderr
+
+
+def test_names_stay_within_kubernetes_limits(helm):
+    # 63 is the limit of a label, and a StatefulSet's pods add a revision of 11 characters to its name.
+    for manifest in rendered(helm, release="a-release-with-a-name-of-fifty-two-characters-in-all"):
+        assert len(manifest["metadata"]["name"]) <= 52
