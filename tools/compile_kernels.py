@@ -19,7 +19,7 @@ BOTH_PROCESSORS = "overrides: {defaults: {metrics_generator: {processors: [servi
 def main() -> None:
     """Go through every stage's kernels once, without Kafka."""
     warm_up(load_config(None, text=BOTH_PROCESSORS))
-    no_producer = cast(RecordProducer, None)  # a rehearsal writes nothing
+    no_producer = cast("RecordProducer", None)  # a rehearsal writes nothing
     metrics = DistributorMetrics(CollectorRegistry())
     Intake(no_producer, metrics, partitions=1, max_record=1_000_000, multitenancy=False).rehearse()
 

@@ -39,7 +39,7 @@ def test_the_file_is_what_compose_takes():
 def test_a_mistyped_key_would_be_found(tmp_path):
     mistyped = tmp_path / "docker-compose.yml"
     mistyped.write_text(COMPOSE.read_text().replace("    volumes:", "    volums:", 1))
-    assert "'volums' was unexpected" in faults(mistyped)
+    assert "'volums'" in faults(mistyped)
 
 
 def test_every_stage_runs_and_generators_and_sinks_twice(services):
