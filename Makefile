@@ -42,7 +42,9 @@ format: $(INSTALLED_DEV) ## Format, and fix what can be fixed
 	$(BIN)/ruff format
 
 bench: $(INSTALLED_DEV) ## Measure spans per CPU-second
-	$(BIN)/pytest -o 'python_files=bench_*.py' --benchmark-enable --benchmark-only -s tests/benchmarks $(PYTEST_ARGS)
+	for each in tests/benchmarks/bench_*.py; do \
+		echo "== $$each" && $(BIN)/python -m tests.benchmarks.$$(basename $$each .py) || exit 1; \
+	done
 
 peers: tools ## Run the tests against peers that are built from source
 	$(BIN)/pytest -m peers $(PYTEST_ARGS)
