@@ -1,4 +1,4 @@
-"""Random bytes that are nearly OTLP: messages after the schema's grammar in odd encodings, and mutations of any bytes."""
+"""Random bytes that are nearly OTLP: messages after the schema's grammar in odd encodings, and mutations of bytes."""
 
 import random
 from collections.abc import Sequence

@@ -66,10 +66,10 @@ def find_key(wanted: WantedKeys, data: Bytes, at: int, length: int) -> int:
 def _same(a: Bytes, a_start: int, b: Bytes, b_start: int, length: int) -> bool:
     """Whether two ranges are equal: by words, the last of which may overlap the one before."""
     if length < 8:
-        for i in range(length):
-            if byte_at(a, a_start + i) != byte_at(b, b_start + i):
-                return False
-        return True
+        i = 0
+        while i < length and byte_at(a, a_start + i) == byte_at(b, b_start + i):
+            i += 1
+        return i == length
     i = 0
     while i < length - 8:
         if word_at(a, a_start + i) != word_at(b, b_start + i):
@@ -140,7 +140,7 @@ def _plain_value(data: Bytes, at: int, end: int) -> tuple[int, int, int]:
         return (INT, at, size) if _is_short_varint(data, at + 1, end) else (0, 0, 0)
     if tag == 0x10:
         return (BOOL, at, size) if size == 2 and byte_at(data, at + 1) < 2 else (0, 0, 0)
-    return (DOUBLE, at, size) if tag == 0x21 and size == 9 else (0, 0, 0)
+    return (DOUBLE, at, size) if size == 9 and tag == 0x21 else (0, 0, 0)
 
 
 @inlined
@@ -149,7 +149,6 @@ def _is_short_varint(data: Bytes, at: int, end: int) -> bool:
     last = byte_at(data, end - 1)
     if last > 0x7F or end - at > 9 or (last == 0 and end - at > 1):
         return False
-    for i in range(at, end - 1):
-        if byte_at(data, i) < 0x80:
-            return False
-    return True
+    while at < end - 1 and byte_at(data, at) > 0x7F:
+        at += 1
+    return at == end - 1

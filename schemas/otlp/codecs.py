@@ -71,7 +71,7 @@ def _split(
             field_at = at
             tag, at = read_tag(data, at, end)
             if at >= 0:
-                if tag == _TRACE or tag == _ID:
+                if tag in (_TRACE, _ID):
                     length, at = read_length(data, at, end)
                     if tag == _TRACE and at >= 0:
                         if count < len(ranges):

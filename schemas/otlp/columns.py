@@ -6,16 +6,18 @@ import numpy as np
 import numpy.typing as npt
 
 # Rows of `SpanColumns.ints`. A text has two: where it begins in the data, and its length.
-RESOURCE, RECORD, KIND, STATUS_CODE, TRACE_ID, SPAN_ID, PARENT_ID, NAME, STATUS_MESSAGE, TRACE_STATE = (
-    0, 1, 2, 3, 4, 6, 8, 10, 12, 14,
-)  # fmt: skip
-SPAN_INTS = 16
+RESOURCE, RECORD, INDEX, KIND, STATUS_CODE, CLAMPED = range(6)
+TRACE_ID, SPAN_ID, PARENT_ID, NAME, STATUS_MESSAGE, TRACE_STATE = range(6, 18, 2)
+SPAN_INTS = 18
 # Rows of `SpanColumns.longs`.
 START_NS, END_NS, LATENCY_NS, SPAN_SIZE = range(4)
+SPAN_LONGS = 4
 # Rows of `ResourceColumns.ints`.
-MESSAGE, RESOURCE_RECORD = range(2)
-# Counters.
-SPANS, RESOURCES, MESSAGES, ERRORS, USED = range(5)
+MESSAGE, RESOURCE_RECORD, SPAN_COUNT = range(3)
+RESOURCE_INTS = 3
+# Counters: rows in use, where the data in use ends; the record being scanned, and its first span.
+SPANS, RESOURCES, MESSAGES, ERRORS, USED, THIS_RECORD, FIRST_SPAN = range(7)
+COUNTERS = 7
 
 
 class AttributeColumns(NamedTuple):
@@ -52,7 +54,6 @@ class MessageColumns(NamedTuple):
 
 
 def attribute_columns(keys: int, rows: int) -> AttributeColumns:
-    """Columns in which every attribute is absent."""
-    return AttributeColumns(
-        np.zeros((keys, rows), np.uint8), np.zeros((keys, rows), np.int32), np.zeros((keys, rows), np.int32)
-    )
+    """Columns in which every attribute is absent, and therefore without ranges."""
+    offset, length = np.empty((keys, rows), np.int32), np.empty((keys, rows), np.int32)
+    return AttributeColumns(np.zeros((keys, rows), np.uint8), offset, length)

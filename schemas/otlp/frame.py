@@ -23,10 +23,10 @@ class Strings(NamedTuple):
 class Attributes(NamedTuple):
     """The wanted attributes of spans or resources: one row per key, one column per span or resource.
 
-    `kind` is 0 where the attribute is absent, 255 where it has no value, else the field number of its AnyValue (1 string,
-    2 bool, 3 int, 4 double, 5 array, 6 key-value list, 7 bytes, 8 string index). The range is the text itself of strings
-    and bytes, the AnyValue's field (tag and value; several if it came in pieces) of the other kinds; without meaning if
-    there is none.
+    `kind` is 0 where the attribute is absent, 255 where it has no value, else the field number of its AnyValue (1
+    string, 2 bool, 3 int, 4 double, 5 array, 6 key-value list, 7 bytes, 8 string index). The range is the text itself
+    of strings and bytes, and the AnyValue's field (tag and value; several fields if it came in pieces) of the kinds 2
+    to 6 and 8; without meaning for the kinds 0 and 255.
     """
 
     kind: npt.NDArray[np.uint8]

@@ -31,6 +31,9 @@ _RECURSIVE = (KEY_VALUE, ANY_VALUE, ARRAY, KEY_VALUES)
 
 FIELDS = 20
 """More than any field number."""
+TAGS = 8 * FIELDS
+"""More than any tag."""
+NO_MESSAGE = 255
 
 
 class Action(IntEnum):
@@ -71,8 +74,8 @@ class Messages(NamedTuple):
 
     actions: npt.NDArray[np.uint8]
     """[message, tag]: an `Action`."""
-    children: npt.NDArray[np.int64]
-    """[message, field number]: the field's message."""
+    children: npt.NDArray[np.uint8]
+    """[message, field number]: the field's message, `NO_MESSAGE` if it is none."""
     singular: npt.NDArray[np.int64]
     """[message, ...]: the messages in its singular fields, then -1; those of a oneof not."""
 
@@ -83,8 +86,8 @@ def messages() -> Messages:
     found = {descriptor.full_name: descriptor for descriptor in _walk(TracesData.DESCRIPTOR, set())}
     names = [*_NUMBERED, *sorted(set(found) - set(_NUMBERED))]
     tables = Messages(
-        actions=np.zeros((len(names), 8 * FIELDS), np.uint8),
-        children=np.full((len(names), FIELDS), -1, np.int64),
+        actions=np.zeros((len(names), TAGS), np.uint8),
+        children=np.full((len(names), FIELDS), NO_MESSAGE, np.uint8),
         singular=np.full((len(names), FIELDS), -1, np.int64),
     )
     for row, name in enumerate(names):

@@ -21,34 +21,36 @@ from schemas.otlp.jit import inlined, kernel
 Bytes = npt.NDArray[np.uint8]
 
 
-def _load(bits: int) -> Any:
-    """The code generator of a load of so many bits, which may be unaligned, from an array of bytes."""
+def _load(bits: int, data: Any, at: Any) -> Any:
+    """What numba asks of an intrinsic: the signature, and the generator of a load of so many bits, aligned or not."""
+    if data.dtype != types.uint8 or not isinstance(at, types.Integer):
+        return None
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        first = context.make_array(signature.args[0])(context, builder, args[0]).data
         word = ir.IntType(bits)
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), word.as_pointer())
+        pointer = builder.bitcast(builder.gep(first, [args[1]]), word.as_pointer())
         loaded = builder.load(pointer, align=1)
         if bits > 8 and sys.byteorder == "big":
             loaded = builder.bswap(loaded)
         return builder.zext(loaded, ir.IntType(64))
 
-    return generate
+    return types.int64(data, types.int64), generate
 
 
 _intrinsic: Any = numba.extending.intrinsic
 
 
 def _byte_at(_: Any, data: Any, at: Any) -> Any:
-    return types.int64(data, types.int64), _load(8)
+    return _load(8, data, at)
 
 
 def _half_at(_: Any, data: Any, at: Any) -> Any:
-    return types.int64(data, types.int64), _load(32)
+    return _load(32, data, at)
 
 
 def _word_at(_: Any, data: Any, at: Any) -> Any:
-    return types.int64(data, types.int64), _load(64)
+    return _load(64, data, at)
 
 
 # An index of an array may be negative in Python, so numba adds a comparison and an addition to each access: a fifth of

@@ -53,7 +53,13 @@ def test_fields_may_come_in_any_order_and_unknown_ones_are_skipped() -> None:
 
 @pytest.mark.parametrize(
     ("rest", "skips"),
-    [(b"", False), (SKIP_METRICS, True), (b"\x28\x00", False), (b"\x28\x80\x02", True), (SKIP_METRICS + b"\x28\x00", False)],
+    [
+        (b"", False),
+        (SKIP_METRICS, True),
+        (b"\x28\x00", False),
+        (b"\x28\x80\x02", True),
+        (SKIP_METRICS + b"\x28\x00", False),
+    ],
 )
 def test_skip_metrics_generation_is_the_records_flag(rest: bytes, skips: bool) -> None:
     value = push_bytes(*trace_records(1, 1), rest=rest)

@@ -9,7 +9,6 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from tests.otlp_fuzz import KEYS, message, mutate
 from tests.otlp_oracle import assert_agrees
 from tests.otlp_samples import descending, reencode, shuffled, trace, traces_data

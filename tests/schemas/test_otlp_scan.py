@@ -102,7 +102,6 @@ def test_orders_of_fields_differ_in_nothing_but_positions() -> None:
 
 
 def test_a_batch_gives_the_rows_of_its_records_one_by_one() -> None:
-    rng = random.Random(3)
     values = trace_records(5, 10)
     values[3] = values[3][:-1]
     values[6] = b""
@@ -112,7 +111,6 @@ def test_a_batch_gives_the_rows_of_its_records_one_by_one() -> None:
     assert [{k: v for k, v in row.items() if k not in strip} for row in together] == [
         {k: v for k, v in row.items() if k not in strip} for row in alone
     ]
-    assert rng.random() < 1
 
 
 def test_an_empty_value_has_no_spans_and_is_a_message() -> None:
@@ -311,8 +309,8 @@ def test_the_status_of_one_span_is_not_that_of_the_next() -> None:
 
 
 def test_resource_and_scope_are_merged_from_their_pieces() -> None:
-    first = attributes(**{"service__name": "one"})[0].SerializeToString()
-    second = attributes(**{"service__name": "two", "x": 5})
+    first = attributes(service__name="one")[0].SerializeToString()
+    second = attributes(service__name="two", x=5)
     resource = length_delimited(1, length_delimited(1, first) + b"\x10\x05")
     again = length_delimited(
         1, b"".join(length_delimited(1, each.SerializeToString()) for each in second) + b"\x10\x07"
@@ -379,7 +377,7 @@ def test_many_pieces_are_joined_in_a_time_that_grows_with_their_number() -> None
 def test_invalid_utf8_is_accepted_and_kept() -> None:
     bad = b"\xff\xfe"
     value = in_span(length_delimited(5, bad) + length_delimited(9, b"\x0a\x01k\x12\x04\x0a\x02" + bad))
-    with pytest.raises(Exception, match="UTF-8|parsing"):
+    with pytest.raises(Exception, match="arsing"):
         TracesData.FromString(value)
     frame = only_span(value, "k")
     assert frame.text(frame.spans.name, 0) == bad
