@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import structlog
 
@@ -19,22 +20,25 @@ from agents.log_probe import Ends, LogProbe
 from agents.own_metrics import OwnMetrics
 from agents.producer import Headers, Producer
 from agents.ticks import TickTimer
-from agents.topics import TopicNames, check_topics
+from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
+from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
 from schemas.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
-from schemas.config import Config, tenant_settings
+from schemas.config import Config, TenantSettings, tenant_settings
 from schemas.control import CONTROL_HEADER, Tick, encode_control
 from schemas.deltas import encode_window
 from schemas.errors import Malformed
 from schemas.otlp import Codec
 from schemas.record import Record
 from schemas.record_format import RecordFormat
-from streams.partition import Closing, PartitionFold, Rejected
+from streams.partition import MAX_HALF_EDGE_BYTES, Closing, PartitionFold, Rejected
 
 log = structlog.get_logger(__name__)
 
 DELIVERIES_IN_FLIGHT = 8
 """Closings that may wait for their acknowledgement while the next records are folded."""
+EMBEDDED_HALF_EDGE_BYTES = 700_000
+"""What half-edges may take with the embedded broker, which has no records over 1 MB."""
 CHECKPOINT_KEY = b"checkpoint"
 """Prefix of a partition's key in the table: one key per partition, so that recovery reads one record."""
 
@@ -53,7 +57,9 @@ class Delivery:
 class Generator:
     """What the owners of one process share: clients, settings, threads and metrics."""
 
-    def __init__(self, config: Config, metrics: OwnMetrics, partitions: int, shards: int) -> None:
+    def __init__(
+        self, config: Config, metrics: OwnMetrics, partitions: int, shards: int, *, embedded: bool = False
+    ) -> None:
         self.config, self.metrics = config, metrics
         self.partitions, self.shards = partitions, shards
         self.names = TopicNames.of(config)
@@ -63,12 +69,17 @@ class Generator:
         self.codec = Codec(config.metrics_generator.codec)
         self.format = RecordFormat(self.codec, config.spanmill.tenant_headers)
         self.interval_ms = config.metrics_generator.registry.collection_interval_ms
+        self.max_half_edge_bytes = EMBEDDED_HALF_EDGE_BYTES if embedded else MAX_HALF_EDGE_BYTES
+
+        @cache
+        def settings_of(tenant: str) -> TenantSettings:
+            return tenant_settings(config, tenant)
+
+        self._settings_of = settings_of
 
     def fold_from(self, checkpoint: Checkpoint) -> PartitionFold:
         """The state of a partition as its checkpoint describes it."""
-        return PartitionFold(
-            lambda tenant: tenant_settings(self.config, tenant), self.interval_ms, self.codec, checkpoint
-        )
+        return PartitionFold(self._settings_of, self.interval_ms, self.codec, checkpoint, self.max_half_edge_bytes)
 
     def owner(self, worker: Worker, partition: int, table: Mapping[bytes, bytes]) -> "PartitionOwner":
         """The owner of a partition that has just been assigned."""
@@ -94,6 +105,7 @@ class PartitionOwner:
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue(DELIVERIES_IN_FLIGHT)
         self._timer = TickTimer(generator.config.spanmill.generator.tick_after_s)
         self._folding = False
+        self._folded: PartitionFold | None = None
 
     @property
     def start_offset(self) -> int:
@@ -104,6 +116,11 @@ class PartitionOwner:
     def next_offset(self) -> int:
         """The offset after the last record that was taken over."""
         return self._inbox.next_offset
+
+    @property
+    def stream_time_ms(self) -> int | None:
+        """The partition's stream time."""
+        return None if self._folded is None else self._folded.stream_time_ms
 
     async def put(self, records: Sequence[LogRecord]) -> None:
         """Hand over a delivery; waits while too many are waiting."""
@@ -117,11 +134,16 @@ class PartitionOwner:
         """Fold, deliver and tick until cancelled."""
         checkpoint = await self._first_checkpoint()
         self._inbox.next_offset = checkpoint.next_offset
-        self._fold = self._generator.fold_from(checkpoint)
+        self._folded = self._generator.fold_from(checkpoint)
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._fold_records())
             loops.create_task(self._deliver())
             loops.create_task(self._tick())
+
+    @property
+    def _fold(self) -> PartitionFold:
+        assert self._folded is not None, "run() makes it first"
+        return self._folded
 
     async def _first_checkpoint(self) -> Checkpoint:
         """The saved checkpoint if it belongs to this log; else a new one, written before any record is read."""
@@ -229,8 +251,7 @@ class PartitionOwner:
                         for part in parts:
                             sent.append(await generator.producer.send(generator.names.deltas, shard, part))
                             generator.metrics.batch_bytes.inc(len(part))
-            for rejected in delivery.rejected:
-                sent.append(await self._send_dead_letter(rejected))
+            sent.extend([await self._send_dead_letter(rejected) for rejected in delivery.rejected])
         try:
             await asyncio.gather(*sent)
         except Exception:
@@ -294,7 +315,8 @@ async def run(
     """Run a generator until `stop` is set; raises what made it fail. `embedded`: the broker has no topic settings."""
     names = TopicNames.of(config)
     counts = await check_topics(config, embedded=embedded)
-    generator = Generator(config, metrics, counts[names.spans], counts[names.deltas])
+    await asyncio.to_thread(warm_up, config)
+    generator = Generator(config, metrics, counts[names.spans], counts[names.deltas], embedded=embedded)
     settings = WorkerSettings(
         app_id=names.generator_app,
         topic=names.spans,
@@ -302,11 +324,10 @@ async def run(
         table="checkpoints",
         data_dir=config.spanmill.generator.data_dir,
         newest_record_only=True,
-        max_record_bytes=topics.CHANGELOG_MAX_RECORD_BYTES,
+        max_record_bytes=CHANGELOG_MAX_RECORD_BYTES,
         broker=kafka.faust_settings(config),
     )
-    worker = Worker(settings, generator.owner)
     try:
-        await worker.run(stop, ready)
+        await Worker(settings, generator.owner, metrics, "generator").run(stop, ready)
     finally:
         generator.close()

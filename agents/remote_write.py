@@ -1,9 +1,9 @@
 """A remote-write endpoint: the samples of completed windows, to Prometheus and its like.
 
-Every window begins with a marker, a request of one sample of `spanmill_sink_window{app,shard}`. An endpoint that answers
-"out of order" has a later window, hence this one too: so the endpoint is its own record of what it has, and nothing else
-needs to be remembered (architecture.md, "Writing"). One that takes samples out of order takes a repeated window again,
-sample for sample the same.
+Every window begins with a marker, a request of one sample of `spanmill_sink_window{app,shard}`. An endpoint that
+answers "out of order" has a later window, hence this one too: so the endpoint is its own record of what it has, and
+nothing else needs to be remembered (architecture.md, "Writing"). One that takes samples out of order takes a repeated
+window again, sample for sample the same.
 """
 
 import asyncio
@@ -53,8 +53,17 @@ class Answer(StrEnum):
 RETRIED = {Answer.DENIED, Answer.BUSY}
 """Answers that say nothing about the samples: the same request may be stored later."""
 
+BY_STATUS = {
+    401: Answer.DENIED,
+    403: Answer.DENIED,
+    404: Answer.DENIED,
+    413: Answer.TOO_LARGE,
+    429: Answer.BUSY,
+}
+"""Answers that the status alone tells."""
 
-def classify(status: int, text: str) -> Answer:
+
+def classify(status: int, text: str) -> Answer:  # noqa: PLR0911  one line per answer
     """The meaning of a status and a body, as Prometheus (2.42 and later), Mimir and their like answer.
 
     2.42 answers 500 to "too old sample", which must not be retried: it would be for ever.
@@ -63,11 +72,9 @@ def classify(status: int, text: str) -> Answer:
         return Answer.STORED
     if "too old sample" in text or "out of bounds" in text:
         return Answer.TOO_OLD
-    if status in {401, 403, 404}:
-        return Answer.DENIED
-    if status == 413:
-        return Answer.TOO_LARGE
-    if status == 429 or status >= 500:
+    if status in BY_STATUS:
+        return BY_STATUS[status]
+    if status >= 500:
         return Answer.BUSY
     if "out of order" in text or "out-of-order" in text:
         return Answer.OUT_OF_ORDER
@@ -100,7 +107,7 @@ class RemoteWriteEndpoint:
             # After more than an hour down this comes before "out of order": the window may well have been stored.
             self._metrics.windows_skipped.labels(self.name, "possibly stored").inc()
             return
-        zeros = [sample.row(window.start_ms) for sample in samples.zeros]
+        zeros = [sample.row(samples.start_ms) for sample in samples.zeros]
         values = [sample.row(window.end_ms) for sample in samples.values]
         for rows in (zeros, values):  # a zero may be refused where its series exists; that must not cost a value
             for first in range(0, len(rows), MAX_ROWS):
@@ -112,11 +119,22 @@ class RemoteWriteEndpoint:
 
     def _headers(self, tenant: str) -> dict[str, str]:
         """The entry's headers and, unless it has one, the tenant's (Tempo ST-5)."""
-        headers = {**HEADERS, **self._config.plain_headers()}
+        own = {name: value.get_secret_value() for name, value in self._config.headers.items()}
+        headers = {**HEADERS, **own, **self._authorization()}
         named = {name.strip().lower() for name, value in headers.items() if value}
         if self._org_id and tenant != DEFAULT_TENANT and TENANT_HEADER.lower() not in named:
             headers[TENANT_HEADER] = tenant
         return headers
+
+    def _authorization(self) -> dict[str, str]:
+        """Basic authentication; a password file is read at every use, so that it can be changed."""
+        basic = self._config.basic_auth
+        if basic is None:
+            return {}
+        password = basic.password.get_secret_value()
+        if basic.password_file is not None:
+            password = basic.password_file.read_text().strip()
+        return {"Authorization": aiohttp.encode_basic_auth(basic.username, password)}
 
     async def _store(self, rows: Sequence[Row], headers: Mapping[str, str]) -> None:
         """Store rows; a request that is refused is cut in two, so that one bad series never costs the others."""

@@ -6,11 +6,15 @@ endpoint has; what a crash interrupts is computed again from there, and the endp
 """
 
 import asyncio
+import contextlib
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
+import aiohttp
 import structlog
 
 from agents import kafka
@@ -18,13 +22,15 @@ from agents.endpoint import Endpoint
 from agents.inbox import Inbox, LogRecord
 from agents.log_probe import LogProbe
 from agents.own_metrics import OwnMetrics
-from agents.topics import TopicNames, check_topics
+from agents.remote_write import RemoteWriteEndpoint
+from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
+from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
-from schemas.config import Config, tenant_settings
+from schemas.config import Config, TenantSettings, tenant_settings
 from schemas.control import CONTROL_HEADER, Waiver, decode_control
 from schemas.deltas import Batch, decode_batch
 from schemas.errors import Malformed
-from schemas.snapshot import newest_snapshot, snapshot_records
+from schemas.snapshot import newest_snapshot, obsolete_keys, snapshot_records
 from streams.shard import Cut, Outcome, Shard, WindowSamples
 
 log = structlog.get_logger(__name__)
@@ -33,14 +39,7 @@ WINDOWS_IN_FLIGHT = 2
 """Completed windows that wait to be written; when they are so many, the shard isn't fed."""
 FEED_BYTES = 4_000_000
 """Bytes of batches that are fed at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A window to be written; with the last one of a feed, perhaps a cut to be saved after it."""
-
-    window: WindowSamples
-    cut: Cut | None = None
+GAP_POLL_S = 1.0
 
 
 class UndecodableBatchError(Exception):
@@ -51,27 +50,229 @@ class MissingBatchError(Exception):
     """A batch is out of its chain and the missing one wasn't delivered again in time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A window to be written; with the last one of a feed, perhaps a cut to be saved after it."""
+
+    window: WindowSamples
+    cut: Cut | None = None
+
+
 class Sink:
     """What the owners of one process share."""
 
     def __init__(self, config: Config, metrics: OwnMetrics, endpoints: Sequence[Endpoint]) -> None:
-        self.config, self.metrics, self.endpoints = config, metrics, tuple(endpoints)
+        self.metrics, self.endpoints = metrics, tuple(endpoints)
         self.names = TopicNames.of(config)
+        self.work = config.spanmill.sink
         self.probe = LogProbe(kafka.client_settings(config))
         self.threads = ThreadPoolExecutor(2, thread_name_prefix="complete")
         self.interval_ms = config.metrics_generator.registry.collection_interval_ms
         self.writer = uuid.uuid4().bytes
         """Names this process in the keys of snapshots: a zombie's half must not mix with another's."""
+        self.settings_of = _cached_settings(config)
 
     def owner(self, worker: Worker, shard: int, table: Mapping[bytes, bytes]) -> "ShardOwner":
         """The owner of a shard that has just been assigned, restored from its newest complete snapshot."""
-        return ShardOwner(self, worker, shard, {k: v for k, v in table.items() if k.startswith(shard_prefix(shard))})
+        found = newest_snapshot(table, shard)
+        if found is None:
+            return ShardOwner(self, worker, Shard(shard, self.settings_of, self.interval_ms))
+        return ShardOwner(self, worker, Shard.restore(found.cut, self.settings_of, self.interval_ms))
+
+    async def write(self, window: WindowSamples) -> None:
+        """Write a window to every endpoint; done when all of them have it."""
+        await asyncio.gather(*(endpoint.write(window) for endpoint in self.endpoints))
+        self.metrics.windows_completed.inc()
+        self.metrics.active_series.labels(window.shard).set(sum(tenant.active_series for tenant in window.tenants))
 
     def close(self) -> None:
         """Stop the threads."""
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 
-def shard_prefix(shard: int) -> bytes:
-    """What the keys of a shard's snapshots begin with: a table also shows keys of partitions that have left."""
-    return b"%d/" % shard
+class ShardOwner:
+    """One owned partition of `[deltas]`."""
+
+    def __init__(self, sink: Sink, worker: Worker, shard: Shard) -> None:
+        self.start_offset = shard.next_offset
+        self.paused = False
+        self._sink, self._worker, self._shard = sink, worker, shard
+        self._inbox = Inbox(sink.probe, sink.names.deltas, shard.index, shard.next_offset)
+        self._completed: asyncio.Queue[Completed] = asyncio.Queue(WINDOWS_IN_FLIGHT)
+        self._since_cut = 0
+        self._gaps: dict[int, tuple[float, str]] = {}
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the last record that was taken over."""
+        return self._inbox.next_offset
+
+    @property
+    def stream_time_ms(self) -> int | None:
+        """The last completed window."""
+        return self._shard.end_ms
+
+    async def put(self, records: Sequence[LogRecord]) -> None:
+        """Hand over a delivery; waits while too many are waiting."""
+        await self._inbox.put(records)
+
+    async def close(self) -> None:
+        """Let go of whoever waits in `put`."""
+        await self._inbox.close()
+
+    async def run(self) -> None:
+        """Feed and write until cancelled."""
+        await self._find_place()
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._feed_records())
+            loops.create_task(self._write_windows())
+            loops.create_task(self._watch_gaps())
+
+    async def _find_place(self) -> None:
+        """Adopt the chains as they go on if the log doesn't hold what the shard wants next."""
+        topic, shard = self._sink.names.deltas, self._shard
+        ends = await self._sink.probe.ends(topic, shard.index)
+        if ends.low <= self.start_offset <= ends.high:
+            return
+        log.error(
+            "the log doesn't hold the wanted offset: going on with what it has",
+            topic=topic,
+            partition=shard.index,
+            wanted=self.start_offset,
+            log_start=ends.low,
+            log_end=ends.high,
+        )
+        self._sink.metrics.records_lost.labels("sink").inc(max(ends.low - self.start_offset, 0))
+        shard.adopt()
+        self._inbox.next_offset = ends.low
+
+    async def _feed_records(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            taken = await self._inbox.take(FEED_BYTES)
+            completed = await loop.run_in_executor(self._sink.threads, self._feed, taken)
+            for each in completed:
+                self.paused = self._completed.full()
+                await self._completed.put(each)
+                self.paused = False
+
+    def _feed(self, taken: Sequence[LogRecord]) -> list[Completed]:
+        """Feed records; in a thread. The cut, if one is due, belongs to the last window that they complete."""
+        windows: list[WindowSamples] = []
+        for record in taken:
+            item = self._decode(record)
+            if item is None:
+                continue
+            fed = self._shard.feed(record.offset, item)
+            self._note(record, item, fed.outcome)
+            windows += fed.windows
+        if not windows:
+            return []
+        self._since_cut += len(windows)
+        cut = None
+        if self._since_cut >= self._sink.work.snapshot_every_windows:
+            cut, self._since_cut = self._shard.snapshot(), 0
+        return [*(Completed(window) for window in windows[:-1]), Completed(windows[-1], cut)]
+
+    def _decode(self, record: LogRecord) -> Batch | Waiver | None:
+        """What a record says; None for what the shard has no use for. Raises `UndecodableBatchError`."""
+        try:
+            if record.value:
+                return decode_batch(record.value)
+            decided = decode_control(dict(record.headers).get(CONTROL_HEADER, b""))
+        except Malformed as error:
+            raise UndecodableBatchError(
+                f"{self._sink.names.deltas}/{self._shard.index} offset {record.offset}: {error}: who wrote it? "
+                "The shard stops, since what it lacks would be missing from its series"
+            ) from error
+        return decided if isinstance(decided, Waiver) else None
+
+    def _note(self, record: LogRecord, item: Batch | Waiver, outcome: Outcome) -> None:
+        self._sink.metrics.batches_received.labels(outcome).inc()
+        if outcome is Outcome.GAP and isinstance(item, Batch):
+            self._sink.metrics.chain_gaps.inc()
+            what = (
+                f"{self._sink.names.deltas}/{self._shard.index} offset {record.offset}: window {item.end_ms} of "
+                f"partition {item.partition} follows {item.previous_end_ms}, which wasn't delivered"
+            )
+            if item.partition not in self._gaps:
+                log.error("batch out of its chain, waiting for the missing one", what=what)
+                self._gaps[item.partition] = (time.monotonic(), what)
+        elif outcome in {Outcome.APPLIED, Outcome.ADOPTED}:
+            self._gaps.pop(item.partition, None)
+
+    async def _watch_gaps(self) -> None:
+        """A sender delivers a missing batch again, since its checkpoint can't have passed it; if not, stop."""
+        while True:
+            await asyncio.sleep(GAP_POLL_S)
+            for since, what in list(self._gaps.values()):
+                if time.monotonic() - since > self._sink.work.hold_back_s:
+                    raise MissingBatchError(f"{what} within {self._sink.work.hold_back_s:.0f} s: the shard stops")
+
+    async def _write_windows(self) -> None:
+        while True:
+            completed = await self._completed.get()
+            await self._sink.write(completed.window)
+            if completed.cut is not None:
+                await self._save(completed.cut)
+
+    async def _save(self, cut: Cut) -> None:
+        """Save a cut, then delete older ones, then commit for those who watch the lag."""
+        loop = asyncio.get_running_loop()
+        records = await loop.run_in_executor(self._sink.threads, snapshot_records, cut, self._sink.writer)
+        await self._worker.save(cut.shard, dict(records))
+        old = obsolete_keys(list(self._worker.table.data), cut)
+        await self._worker.save(cut.shard, dict.fromkeys(old))
+        await self._worker.commit(cut.shard, cut.next_offset)
+        self._sink.metrics.snapshots.labels(cut.shard).inc()
+
+
+def _cached_settings(config: Config) -> Callable[[str], TenantSettings]:
+    @cache
+    def settings_of(tenant: str) -> TenantSettings:
+        return tenant_settings(config, tenant)
+
+    return settings_of
+
+
+@contextlib.asynccontextmanager
+async def remote_write_endpoints(config: Config, metrics: OwnMetrics) -> AsyncIterator[list[Endpoint]]:
+    """The endpoints of the configuration, with a session for the time of the context."""
+    storage = config.metrics_generator.storage
+    app = config.spanmill.app_id
+    async with aiohttp.ClientSession() as session:
+        yield [
+            RemoteWriteEndpoint(each, app, metrics, session, org_id=storage.remote_write_add_org_id_header)
+            for each in storage.remote_write
+        ]
+
+
+async def run(
+    config: Config,
+    stop: asyncio.Event,
+    metrics: OwnMetrics,
+    *,
+    embedded: bool = False,
+    ready: asyncio.Event | None = None,
+    endpoints: Sequence[Endpoint] = (),
+) -> None:
+    """Run a sink until `stop` is set; raises what made it fail. `endpoints` are written besides the configured ones."""
+    names = TopicNames.of(config)
+    counts = await check_topics(config, embedded=embedded, only=(names.deltas, names.snapshots))
+    await asyncio.to_thread(warm_up, config)
+    settings = WorkerSettings(
+        app_id=names.sink_app,
+        topic=names.deltas,
+        partitions=counts[names.deltas],
+        table="snapshots",
+        data_dir=config.spanmill.sink.data_dir,
+        newest_record_only=False,
+        max_record_bytes=CHANGELOG_MAX_RECORD_BYTES,
+        broker=kafka.faust_settings(config),
+    )
+    async with remote_write_endpoints(config, metrics) as configured:
+        sink = Sink(config, metrics, [*configured, *endpoints])
+        try:
+            await Worker(settings, sink.owner, metrics, "sink").run(stop, ready)
+        finally:
+            sink.close()

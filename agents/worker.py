@@ -7,6 +7,7 @@ records of its partition is its own affair.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from faust.types import TP
 
 from agents.faust_cure import App, acknowledged
 from agents.inbox import LogRecord
+from agents.own_metrics import OwnMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +38,10 @@ class Owner(Protocol):
     @property
     def next_offset(self) -> int:
         """The offset after the last record that was taken over."""
+
+    @property
+    def stream_time_ms(self) -> int | None:
+        """Up to which time of the log it has come."""
 
     @property
     def paused(self) -> bool:
@@ -72,23 +78,28 @@ class Worker:
     """Runs owners; `new_owner(worker, partition, state)` makes one from the partition's keys in the table."""
 
     def __init__(
-        self, settings: WorkerSettings, new_owner: Callable[["Worker", int, Mapping[bytes, bytes]], Owner]
+        self,
+        settings: WorkerSettings,
+        new_owner: Callable[["Worker", int, Mapping[bytes, bytes]], Owner],
+        metrics: OwnMetrics,
+        stage: str,
     ) -> None:
         self.settings = settings
+        self._metrics, self._stage = metrics, stage
         self._new_owner = new_owner
         self._owners: dict[int, Owner] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._failure: BaseException | None = None
         self._progress: dict[int, tuple[int, float]] = {}
         self._recovering_since: float | None = None
-        self.assigned = asyncio.Event()
-        """Set after the first recovery: the worker works."""
+        self._ready: asyncio.Event | None = None
         self.app = self._make_app()
         self.table = self._make_table()
         self._make_agent()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; raises what made the worker fail."""
+    async def run(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
+        """Work until `stop` is set; raises what made the worker fail. `ready` is set after the first recovery."""
+        self._ready = ready
         await self.app.start()
         stopped = asyncio.ensure_future(self.app.wait_until_stopped())
         asked = asyncio.ensure_future(stop.wait())
@@ -213,17 +224,24 @@ class Worker:
                 self._tasks[partition] = asyncio.create_task(self._run_owner(owner), name=f"owner-{partition}")
             self._recovering_since = None
             log.info("partitions assigned", app=self.settings.app_id, topic=self.settings.topic, partitions=mine)
-            self.assigned.set()
+            if self._ready is not None:
+                self._ready.set()
         except Exception as error:
             await self.fail(error)
 
     async def _run_owner(self, owner: Owner) -> None:
         try:
             await owner.run()
+        except ExceptionGroup as group:  # of one of the owner's loops
+            await self.fail(group.exceptions[0])
         except Exception as error:
             await self.fail(error)
 
     async def _drop_owners(self) -> None:
+        for partition in self._owners:
+            for gauge in (self._metrics.lag_records, self._metrics.lag_seconds):
+                with contextlib.suppress(KeyError):
+                    gauge.remove(self._stage, str(partition))
         tasks, self._tasks = list(self._tasks.values()), {}
         owners, self._owners = list(self._owners.values()), {}
         self._progress.clear()
@@ -238,23 +256,31 @@ class Worker:
                     await task
 
     async def _watch(self) -> None:
-        """Notice a consumer that has stopped delivering, or a recovery that doesn't end."""
+        """Show the lag; notice a consumer that has stopped delivering, or a recovery that doesn't end."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            now = loop.time()
             since = self._recovering_since
-            if since is not None and now - since > STALLED_AFTER_S:
+            if since is not None and loop.time() - since > STALLED_AFTER_S:
                 await self.fail(TimeoutError(f"{self.settings.app_id}: no recovery within {STALLED_AFTER_S:.0f} s"))
             for partition, behind in self.lag().items():
-                owner = self._owners[partition]
-                offset, at = self._progress.get(partition, (-1, now))
-                if owner.next_offset != offset or not behind or owner.paused:
-                    self._progress[partition] = (owner.next_offset, now)
-                elif now - at > STALLED_AFTER_S:
-                    await self.fail(
-                        TimeoutError(
-                            f"{self.settings.topic}/{partition}: {behind} records behind at offset "
-                            f"{owner.next_offset} and none delivered for {STALLED_AFTER_S:.0f} s"
-                        )
-                    )
+                self._show_lag(partition, behind)
+                if self._stalled(partition, behind, loop.time()):
+                    owner = self._owners[partition]
+                    what = f"{behind} records behind at offset {owner.next_offset}"
+                    where = f"{self.settings.topic}/{partition}"
+                    await self.fail(TimeoutError(f"{where}: {what}, and none delivered for {STALLED_AFTER_S:.0f} s"))
+
+    def _show_lag(self, partition: int, behind: int) -> None:
+        self._metrics.lag_records.labels(self._stage, partition).set(behind)
+        stream_time_ms = self._owners[partition].stream_time_ms
+        if stream_time_ms is not None:
+            self._metrics.lag_seconds.labels(self._stage, partition).set(time.time() - stream_time_ms / 1000)
+
+    def _stalled(self, partition: int, behind: int, now: float) -> bool:
+        owner = self._owners[partition]
+        offset, at = self._progress.get(partition, (-1, now))
+        if owner.next_offset != offset or not behind or owner.paused:
+            self._progress[partition] = (owner.next_offset, now)
+            return False
+        return now - at > STALLED_AFTER_S
