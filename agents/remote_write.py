@@ -63,7 +63,7 @@ BY_STATUS = {
 """Answers that the status alone tells."""
 
 
-def classify(status: int, text: str) -> Answer:  # noqa: PLR0911  one line per answer
+def classify(status: int, text: str) -> Answer:
     """The meaning of a status and a body, as Prometheus (2.42 and later), Mimir and their like answer.
 
     2.42 answers 500 to "too old sample", which must not be retried: it would be for ever.

@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from schemas.otlp import Codec
-
 from schemas.config import TenantSettings
 from schemas.deltas import LedgerKey, Window, decode_batch, encode_window
+from schemas.otlp import Codec
 from schemas.record import Record
 from streams.partition import PartitionFold, Rejected
 from streams.shard import Shard, WindowSamples
