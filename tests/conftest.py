@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.fixtures import cluster
 from tests.servers.kafka import KafkaBroker
 from tests.servers.prometheus import Prometheus
 from tests.servers.telemetrygen import Telemetrygen
+
+__all__ = ["cluster"]
 
 
 @pytest.fixture(scope="session")

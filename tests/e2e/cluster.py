@@ -21,9 +21,9 @@ WAIT_S = 90.0
 class Stage:
     """One process of a stage; its log is a file, which a failing test prints."""
 
-    def __init__(self, name: str, instance: str, config: Path, env: Mapping[str, str], log: Path) -> None:
-        self.name, self.instance, self.log = name, instance, log
-        self._config, self._env = config, env
+    def __init__(self, name: str, instance: str, port: int, config: Path, log: Path) -> None:
+        self.name, self.instance, self.port, self.log = name, instance, port, log
+        self._config = config
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -32,7 +32,7 @@ class Stage:
                 [sys.executable, "-m", "spanmill", self.name, "--config.file", str(self._config)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self._env},
+                env={**os.environ, "SPANMILL_INSTANCE_ID": self.instance},
             )
 
     @property
@@ -63,7 +63,8 @@ class Stage:
 class Cluster:
     """Starts stages with one configuration, each with its own ports, instance id and data directory."""
 
-    def __init__(self, directory: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, config: Mapping[str, Any], app: str) -> None:
+        self.app = app
         self._directory = directory
         self._config = config
         self.stages: list[Stage] = []
@@ -103,22 +104,15 @@ class Cluster:
 
     def start(self, name: str, instance: str, *, wait: bool = True) -> Stage:
         port = free_port()
-        stage = Stage(
-            name,
-            instance,
-            self.config_file(instance, port),
-            {"SPANMILL_INSTANCE_ID": instance},
-            self._directory / f"{instance}.log",
-        )
+        stage = Stage(name, instance, port, self.config_file(instance, port), self._directory / f"{instance}.log")
         stage.start()
         self.stages.append(stage)
-        stage.port = port  # type: ignore[attr-defined]
         if wait:
             self.wait_ready(stage)
         return stage
 
     def wait_ready(self, stage: Stage) -> None:
-        url = f"http://127.0.0.1:{stage.port}/readyz"  # type: ignore[attr-defined]
+        url = f"http://127.0.0.1:{stage.port}/readyz"
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             assert stage.alive, f"{stage.name} {stage.instance} has stopped:\n{stage.tail()}"
