@@ -47,6 +47,7 @@ bench: $(INSTALLED_DEV) ## Measure spans per CPU-second
 	done
 
 peers: tools ## Run the tests against peers that are built from source
+	tools/fetch_collector.sh
 	$(BIN)/pytest -m peers $(PYTEST_ARGS)
 
 check-deploy: $(INSTALLED_DEV) ## Check the chart, the compose file and the Dockerfile, without a container engine
