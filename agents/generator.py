@@ -17,6 +17,7 @@ import structlog
 from agents import kafka
 from agents.inbox import Inbox, LogRecord
 from agents.log_probe import Ends, LogProbe
+from agents.memory import keep_freed_memory
 from agents.own_metrics import OwnMetrics
 from agents.producer import Headers, Producer
 from agents.ticks import TickTimer
@@ -313,6 +314,7 @@ async def run(
     ready: asyncio.Event | None = None,
 ) -> None:
     """Run a generator until `stop` is set; raises what made it fail. `embedded`: the broker has no topic settings."""
+    keep_freed_memory()
     names = TopicNames.of(config)
     counts = await check_topics(config, embedded=embedded)
     await asyncio.to_thread(warm_up, config)

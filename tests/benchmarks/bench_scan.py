@@ -4,7 +4,6 @@
 are of process CPU time. `scan` is the kernel alone, `frame` all of `scan_records`.
 """
 
-import ctypes
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from statistics import median
 import numpy as np
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from agents.memory import keep_freed_memory
 from schemas.otlp import Codec, scan_records
 from schemas.otlp.scan import scan_values
 from schemas.record import Record
@@ -36,9 +36,6 @@ KEYS = (
     "messaging.destination.name",
 )
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's mallopt."""
-
 SPANS = 40_000
 CHUNK_BYTES = 4 << 20
 """Records are scanned in chunks of this size: the generator's default."""
@@ -49,17 +46,6 @@ def inputs() -> dict[str, list[bytes]]:
     large, small = span_records(1, SPANS // 200), trace_records(2, SPANS // 8)
     backwards = [reencode(TracesData.FromString(value), descending) for value in large]
     return {"200 spans": large, "one trace": small, "200 spans, descending": backwards}
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed, as a long-running process does whose heap has something at its end.
-
-    Else each frame's arrays are given back to the system and faulted in again: up to a third of the time.
-    """
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None)
-        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            libc.mallopt(option, 256 << 20)
 
 
 def cpu_seconds(function: Callable[[], object]) -> float:
