@@ -13,6 +13,24 @@ from tests.servers.telemetrygen import Telemetrygen
 __all__ = ["cluster"]
 
 
+def _drop_stale_kernels() -> None:
+    """Delete compiled kernels that are older than a source of theirs.
+
+    numba looks at a kernel's own file only: after a change in a function that another file's kernel calls, the old
+    code would go on running.
+    """
+    root = Path(__file__).resolve().parents[1]
+    sources = [path for package in ("schemas", "streams") for path in (root / package).rglob("*.py")]
+    newest = max(path.stat().st_mtime for path in sources)
+    for package in ("schemas", "streams"):
+        for compiled in (root / package).rglob("*.nb[ic]"):
+            if compiled.stat().st_mtime < newest:
+                compiled.unlink(missing_ok=True)
+
+
+_drop_stale_kernels()
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """Apache Kafka: `.address`, topics with unique names, reading and writing."""

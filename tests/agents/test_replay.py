@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from agents.replay import Request, run
 from agents.replay.files import InputError
 from schemas.config import Config, load_config
 from tests.agents.spans import CLIENT, SERVER, Told, traces_data
+from tests.servers.prometheus import promtool
 
 CONFIG = """
 metrics_generator:
@@ -251,13 +251,12 @@ def test_a_command_replays_and_ends_with_a_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.prometheus
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="install the package `prometheus`")
 def test_promtool_makes_blocks_of_a_replay(tmp_path: Path) -> None:
     out = tmp_path / "out.om"
     out.write_bytes(replayed(tmp_path, write_bin(tmp_path / "spans.bin", many_records()), *BOTH))
     blocks = tmp_path / "blocks"
-    subprocess.run(["promtool", "tsdb", "create-blocks-from", "openmetrics", str(out), str(blocks)], check=True)
+    assert promtool("tsdb", "create-blocks-from", "openmetrics", out, blocks).returncode == 0
     (blocks / "wal").mkdir()
-    dumped = subprocess.run(["promtool", "tsdb", "dump", str(blocks)], check=True, capture_output=True, text=True)
+    dumped = promtool("tsdb", "dump", blocks, text=True)
     samples = [line for line in out.read_text().splitlines() if line[0] != "#"]
     assert len([line for line in dumped.stdout.splitlines() if line]) == len(samples)

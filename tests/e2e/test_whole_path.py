@@ -99,8 +99,16 @@ def test_records_of_a_collector_are_consumed_as_they_are(
             producer.produce(f"{cluster.app}-spans", value, trace_id.hex())
             truth.span(service, span.name, kind, ms)
         truth.edge("col-a", "col-b")
+    truncated = value[:-1]
+    producer.produce(f"{cluster.app}-spans", truncated, partition=2)
     assert producer.flush(30) == 0
     for name in ("generator", "sink"):
         cluster.start(name, f"{name}-0")
 
     assert_truth(cluster, prometheus, [truth])
+    (dead,) = kafka.read(f"{cluster.app}-dead")
+    headers = dict(dead.headers())
+    assert dead.value() == truncated
+    assert (headers["topic"], headers["partition"]) == (f"{cluster.app}-spans".encode(), b"2")
+    assert headers["reason"]
+    assert int(headers["position"]) <= len(truncated)

@@ -1,8 +1,6 @@
 """The text that replay writes, judged by Prometheus' own tools."""
 
 import random
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.openmetrics import Labels, Point, exposition, openmetrics, seconds_text, value_text
+from tests.servers.prometheus import promtool
 
 T0 = 1_700_000_000_000
-
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="install the package `prometheus`")
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,6 @@ def test_exposition_has_the_newest_samples_with_their_timestamps() -> None:
 
 
 @pytest.mark.prometheus
-@needs_promtool
 def test_promtool_makes_blocks_that_hold_exactly_the_samples(tmp_path: Path) -> None:
     odd_value = 'quote " backslash \\ newline \n tab \t carriage \r nul \x00 ü 漢 # {} = ,'
     series = [
@@ -155,9 +151,9 @@ def test_promtool_makes_blocks_that_hold_exactly_the_samples(tmp_path: Path) -> 
     ]
     file, blocks = tmp_path / "out.om", tmp_path / "blocks"
     file.write_bytes(b"".join(openmetrics(series)))
-    subprocess.run(["promtool", "tsdb", "create-blocks-from", "openmetrics", str(file), str(blocks)], check=True)
+    assert promtool("tsdb", "create-blocks-from", "openmetrics", file, blocks).returncode == 0
     (blocks / "wal").mkdir()  # promtool opens blocks as a database, which has one
-    dumped = subprocess.run(["promtool", "tsdb", "dump", str(blocks)], check=True, capture_output=True, text=True)
+    dumped = promtool("tsdb", "dump", blocks, text=True)
     expected = sorted(
         f"{_dump_labels(series_labels)} {value_text(point.value)} {point.timestamp_ms}"
         for series_labels, points in series
@@ -173,10 +169,7 @@ def _dump_labels(series: Labels) -> str:
 
 
 @pytest.mark.prometheus
-@needs_promtool
 def test_promtool_finds_nothing_wrong_with_the_exposition() -> None:
     newest = [(series_labels, points[-1].timestamp_ms, points[-1].value) for series_labels, points in HISTOGRAM]
-    checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=exposition(newest), capture_output=True, check=False
-    )
+    checked = promtool("check", "metrics", input=exposition(newest))
     assert b"error" not in checked.stderr.lower()

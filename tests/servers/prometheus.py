@@ -22,18 +22,24 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "bin"
 Labels = tuple[tuple[str, str], ...]
 
 
-def _binary() -> str:
-    found = shutil.which("prometheus") or shutil.which("prometheus", path=str(CACHE))
+def binary(name: str) -> str:
+    """Path of `prometheus` or `promtool`; a test without it is skipped, or fails in CI."""
+    found = shutil.which(name) or shutil.which(name, path=str(CACHE))
     if found is None:
-        missing("Prometheus", INSTALL)
+        missing(name, INSTALL)
     return found
+
+
+def promtool(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run promtool to its end; what it writes is captured."""
+    return subprocess.run([binary("promtool"), *arguments], check=False, capture_output=True, **options)
 
 
 class Prometheus:
     """A running Prometheus that scrapes nothing and takes remote writes."""
 
     def __init__(self, directory: Path, out_of_order_window: str = "0s", port: int | None = None) -> None:
-        self._binary = _binary()
+        self._binary = binary("prometheus")
         self._directory = directory
         self._window = out_of_order_window
         self.port = free_port() if port is None else port
