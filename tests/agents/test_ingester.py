@@ -115,7 +115,7 @@ async def running(config: Config, metrics: OwnMetrics | None = None) -> AsyncIte
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110 -- others' progress gives no event
+        while not condition():
             await asyncio.sleep(0.02)
 
 

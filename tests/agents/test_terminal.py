@@ -106,7 +106,7 @@ async def shown(console: Console) -> None:
     values = {CALLS: 10.0, REQUESTS: 10.0, FAILED: 5.0, BUCKETS[0]: 10.0, BUCKETS[1]: 10.0}
     for number in (1, 2):
         await endpoint.write(window(number, {each: number * value for each, value in values.items()}))
-        while endpoint.changed.is_set():  # noqa: ASYNC110  `show` clears it when it takes the window
+        while endpoint.changed.is_set():
             await asyncio.sleep(0.01)
     stop.set()
     await asyncio.wait_for(task, 5)
