@@ -29,6 +29,7 @@ from schemas.config import Config, TenantSettings, tenant_settings
 from schemas.control import CONTROL_HEADER, Tick, encode_control
 from schemas.deltas import encode_window
 from schemas.errors import Malformed
+from schemas.murmur2 import count_misplaced
 from schemas.otlp import Codec
 from schemas.record import Record
 from schemas.record_format import RecordFormat
@@ -226,6 +227,8 @@ class PartitionOwner:
         metrics = self._generator.metrics
         metrics.records.labels(self.partition).inc(len(taken))
         metrics.record_bytes.labels(self.partition).inc(sum(len(r.value or b"") for r in taken))
+        keys = [r.key for r in taken if r.key]
+        metrics.misplaced.labels(self.partition).inc(count_misplaced(keys, self.partition, self._generator.partitions))
         if self._inbox.lost:
             metrics.records_lost.labels("generator").inc(self._inbox.lost)
             self._inbox.lost = 0

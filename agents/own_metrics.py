@@ -89,6 +89,11 @@ class OwnMetrics:
     def _define_generator(self) -> None:
         self.records = self._counter("spanmill_generator_records", "Records read from the spans topic.", "partition")
         self.record_bytes = self._counter("spanmill_generator_record_bytes", "Their values' bytes.", "partition")
+        self.misplaced = self._counter(
+            "spanmill_generator_misplaced_records",
+            "Records whose key is a trace ID that belongs to another partition.",
+            "partition",
+        )
         self.spans_received = self._counter("spanmill_generator_spans_received", "Spans in those records.")
         self.windows_closed = self._counter("spanmill_generator_windows_closed", "Windows closed.", "partition")
         self.batches_sent = self._counter("spanmill_generator_batches_sent", "Parts of batches acknowledged.")

@@ -30,7 +30,7 @@ from schemas.config import Config, TenantSettings, tenant_settings
 from schemas.control import CONTROL_HEADER, Waiver, decode_control
 from schemas.deltas import Batch, decode_batch
 from schemas.errors import Malformed
-from schemas.snapshot import newest_snapshot, obsolete_keys, snapshot_records
+from schemas.snapshot import RECORD_LIMIT_BYTES, newest_snapshot, obsolete_keys, snapshot_records
 from streams.shard import Cut, Outcome, Shard, WindowSamples
 
 log = structlog.get_logger(__name__)
@@ -39,6 +39,8 @@ WINDOWS_IN_FLIGHT = 2
 """Completed windows that wait to be written; when they are so many, the shard isn't fed."""
 FEED_BYTES = 4_000_000
 """Bytes of batches that are fed at once."""
+EMBEDDED_RECORD_BYTES = 700_000
+"""The embedded broker takes no records over 1 MB."""
 GAP_POLL_S = 1.0
 
 
@@ -61,7 +63,9 @@ class Completed:
 class Sink:
     """What the owners of one process share."""
 
-    def __init__(self, config: Config, metrics: OwnMetrics, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(
+        self, config: Config, metrics: OwnMetrics, endpoints: Sequence[Endpoint], *, embedded: bool = False
+    ) -> None:
         self.metrics, self.endpoints = metrics, tuple(endpoints)
         self.names = TopicNames.of(config)
         self.work = config.spanmill.sink
@@ -70,6 +74,7 @@ class Sink:
         self.interval_ms = config.metrics_generator.registry.collection_interval_ms
         self.writer = uuid.uuid4().bytes
         """Names this process in the keys of snapshots: a zombie's half must not mix with another's."""
+        self.record_limit = EMBEDDED_RECORD_BYTES if embedded else RECORD_LIMIT_BYTES
         self.settings_of = _cached_settings(config)
 
     def owner(self, worker: Worker, shard: int, table: Mapping[bytes, bytes]) -> "ShardOwner":
@@ -218,13 +223,13 @@ class ShardOwner:
 
     async def _save(self, cut: Cut) -> None:
         """Save a cut, then delete older ones, then commit for those who watch the lag."""
-        loop = asyncio.get_running_loop()
-        records = await loop.run_in_executor(self._sink.threads, snapshot_records, cut, self._sink.writer)
+        sink, loop = self._sink, asyncio.get_running_loop()
+        records = await loop.run_in_executor(sink.threads, snapshot_records, cut, sink.writer, sink.record_limit)
         await self._worker.save(cut.shard, dict(records))
         old = obsolete_keys(list(self._worker.table.data), cut)
         await self._worker.save(cut.shard, dict.fromkeys(old))
         await self._worker.commit(cut.shard, cut.next_offset)
-        self._sink.metrics.snapshots.labels(cut.shard).inc()
+        sink.metrics.snapshots.labels(cut.shard).inc()
 
 
 def _cached_settings(config: Config) -> Callable[[str], TenantSettings]:
@@ -271,7 +276,7 @@ async def run(
         broker=kafka.faust_settings(config),
     )
     async with remote_write_endpoints(config, metrics) as configured:
-        sink = Sink(config, metrics, [*configured, *endpoints])
+        sink = Sink(config, metrics, [*configured, *endpoints], embedded=embedded)
         try:
             await Worker(settings, sink.owner, metrics, "sink").run(stop, ready)
         finally:

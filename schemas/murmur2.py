@@ -43,3 +43,28 @@ def murmur2(data: bytes) -> int:
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition that Kafka's default partitioner picks for a key: the hash without its sign, mod `partitions`."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+TRACE_ID_DIGITS = 32
+"""A key of so many hex digits is a trace ID, as a Collector writes it; other keys mean something else."""
+
+
+def count_misplaced(keys: list[bytes], partition: int, partitions: int) -> int:
+    """How many of the keys are trace IDs that belong to another partition: their writer has another partitioner."""
+    trace_ids = b"".join(key for key in keys if len(key) == TRACE_ID_DIGITS)
+    if not trace_ids:
+        return 0
+    return int(_count_misplaced(np.frombuffer(trace_ids, np.uint8), partition, partitions))
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_misplaced(keys: npt.NDArray[np.uint8], partition: int, partitions: int) -> int:
+    count = 0
+    for start in range(0, len(keys), TRACE_ID_DIGITS):
+        digits = True
+        for i in range(start, start + TRACE_ID_DIGITS):
+            digit = keys[i]
+            digits = digits and (48 <= digit <= 57 or 97 <= digit <= 102 or 65 <= digit <= 70)
+        hashed = murmur2_range(keys, start, TRACE_ID_DIGITS) & 0x7FFFFFFF
+        count += digits and hashed % partitions != partition
+    return count

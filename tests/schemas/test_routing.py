@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
-from schemas.murmur2 import partition_of
+from schemas.murmur2 import count_misplaced, partition_of
 from schemas.otlp import Codec, SpanFrame, scan_records
 from schemas.otlp.routing import IdReason, InvalidIdError, route
 from schemas.record import Record
@@ -47,3 +47,13 @@ def test_ids_are_ids_or_refused(trace: bytes, span: bytes, parent: bytes) -> Non
     with pytest.raises(InvalidIdError) as refused:
         route(frame, 3)
     assert [refused.value.reason] == reasons
+
+
+def test_keys_that_belong_elsewhere_are_counted_and_other_keys_are_not() -> None:
+    ids = [bytes(range(i, i + 16)).hex().encode() for i in range(64)]
+    here = [key for key in ids if partition_of(key, 4) == 2]
+    assert 0 < len(here) < len(ids)
+    assert count_misplaced(here, 2, 4) == 0
+    assert count_misplaced(ids, 2, 4) == len(ids) - len(here)
+    assert count_misplaced([b"team-a", b"g" * 32, b""], 2, 4) == 0
+    assert count_misplaced([], 2, 4) == 0
