@@ -41,7 +41,7 @@ format: $(INSTALLED_DEV) ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(INSTALLED_DEV) ## Measure spans per CPU-second
+bench: tools ## Measure spans per CPU-second
 	for each in tests/benchmarks/bench_*.py; do \
 		echo "== $$each" && $(BIN)/python -m tests.benchmarks.$$(basename $$each .py) || exit 1; \
 	done
