@@ -4,6 +4,7 @@
 replaces one of them would fail somewhere later, with an error about something else.
 """
 
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -29,6 +30,20 @@ def _foreign(home: Path, name: str) -> str | None:
         return None if f"Spanmill's {name}" in file.readline() else origin
 
 
+def drop_stale_kernels(home: Path) -> None:
+    """Delete compiled kernels that are older than any source of kernels.
+
+    numba compares a kernel with its own file only: after a change in a function that another file's kernel calls (a
+    `git pull`, an edit), the old code would go on running, and its values would be wrong.
+    """
+    folders = [home / "schemas", home / "streams"]
+    newest = max(path.stat().st_mtime for folder in folders for path in folder.rglob("*.py"))
+    for compiled in (path for folder in folders for path in folder.rglob("*.nb[ic]")):
+        with contextlib.suppress(OSError):  # another process was faster, or the folder is read-only, hence unchanged
+            if compiled.stat().st_mtime < newest:
+                compiled.unlink()
+
+
 def main() -> None:
     """Entry point of the console script."""
     foreign = foreign_packages(Path(__file__).resolve().parent)
@@ -39,6 +54,7 @@ def main() -> None:
         )
     if foreign:
         sys.exit(1)
+    drop_stale_kernels(Path(__file__).resolve().parent)
     from agents.cli import main as run  # noqa: PLC0415  not before the check
 
     run()

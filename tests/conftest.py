@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spanmill import drop_stale_kernels
 from tests.e2e.fixtures import cluster
 from tests.servers.kafka import KafkaBroker
 from tests.servers.prometheus import Prometheus
@@ -13,22 +14,7 @@ from tests.servers.telemetrygen import Telemetrygen
 __all__ = ["cluster"]
 
 
-def _drop_stale_kernels() -> None:
-    """Delete compiled kernels that are older than a source of theirs.
-
-    numba looks at a kernel's own file only: after a change in a function that another file's kernel calls, the old
-    code would go on running.
-    """
-    root = Path(__file__).resolve().parents[1]
-    sources = [path for package in ("schemas", "streams") for path in (root / package).rglob("*.py")]
-    newest = max(path.stat().st_mtime for path in sources)
-    for package in ("schemas", "streams"):
-        for compiled in (root / package).rglob("*.nb[ic]"):
-            if compiled.stat().st_mtime < newest:
-                compiled.unlink(missing_ok=True)
-
-
-_drop_stale_kernels()
+drop_stale_kernels(Path(__file__).resolve().parents[1])
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The command line: what it says, and how it ends."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spanmill import foreign_packages
+from spanmill import drop_stale_kernels, foreign_packages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,3 +94,18 @@ def test_another_package_unpacked_over_ours_is_named(tmp_path: Path) -> None:
     refused = spanmill("--help", cwd=tmp_path, script=home / "spanmill.py")
     assert refused.returncode == 1
     assert "the package 'agents' is not Spanmill's" in refused.stderr
+
+
+def test_kernels_older_than_a_source_are_dropped(tmp_path: Path) -> None:
+    for folder in ("schemas", "streams"):
+        (tmp_path / folder / "__pycache__").mkdir(parents=True)
+    source, old, new = (
+        tmp_path / "schemas" / "wire.py",
+        tmp_path / "streams" / "__pycache__" / "kernel.1.nbc",
+        tmp_path / "streams" / "__pycache__" / "kernel.nbi",
+    )
+    for path, at in ((source, 200), (old, 100), (new, 300)):
+        path.touch()
+        os.utime(path, (at, at))
+    drop_stale_kernels(tmp_path)
+    assert [old.exists(), new.exists()] == [False, True]
