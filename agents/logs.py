@@ -37,8 +37,11 @@ class Throttle(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is shown; lines of our own always are."""
-        if not record.name.startswith(tuple(QUIET)):
+        lowest = next((level for name, level in QUIET.items() if record.name.startswith(name)), None)
+        if lowest is None:
             return True
+        if record.levelno < lowest:  # Faust gives loggers of its own a level, which beats that of their parent
+            return False
         key, now = (record.name, str(record.msg)), self._clock()
         if now - self._shown.get(key, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
             return False

@@ -51,3 +51,15 @@ def test_the_throttle_lets_a_line_through_again_after_its_time() -> None:
     own = logging.LogRecord("agents.sink", logging.ERROR, "", 0, "gone", (), None)
     assert throttle.filter(own)
     assert throttle.filter(own)
+
+
+def test_a_level_of_a_librarys_own_logger_does_not_make_it_talk(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure()
+    logger = logging.getLogger("faust.tables.recovery")
+    logger.setLevel(logging.INFO)
+    try:
+        logger.info("Resuming flow...")
+        logger.warning("Error in recovery")
+    finally:
+        logger.setLevel(logging.NOTSET)
+    assert lines(capsys) == ['level=warning event="Error in recovery"']
