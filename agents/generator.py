@@ -255,13 +255,15 @@ class PartitionOwner:
                         for part in parts:
                             sent.append(await generator.producer.send(generator.names.deltas, shard, part))
                             generator.metrics.batch_bytes.inc(len(part))
+        batches = len(sent)
+        for delivery in deliveries:
             sent.extend([await self._send_dead_letter(rejected) for rejected in delivery.rejected])
         try:
             await asyncio.gather(*sent)
         except Exception:
             generator.producer.purge()  # nothing may follow a batch that failed: the chain would be broken
             raise
-        generator.metrics.batches_sent.inc(len(sent))
+        generator.metrics.batches_sent.inc(batches)
 
     async def _send_dead_letter(self, rejected: Rejected) -> asyncio.Future[int]:
         names = self._generator.names

@@ -94,7 +94,6 @@ class OwnMetrics:
             "Records whose key is a trace ID that belongs to another partition.",
             "partition",
         )
-        self.spans_received = self._counter("spanmill_generator_spans_received", "Spans in those records.")
         self.windows_closed = self._counter("spanmill_generator_windows_closed", "Windows closed.", "partition")
         self.batches_sent = self._counter("spanmill_generator_batches_sent", "Parts of batches acknowledged.")
         self.batch_bytes = self._counter("spanmill_generator_batch_bytes", "Bytes of those parts.")
