@@ -27,7 +27,7 @@ from streams.half_edges import (
 from streams.interner import ABSENT, CLIENT, EMPTY, SERVER, USER
 from streams.kernels import kernel, wide
 from streams.limbs import added
-from streams.plan import ServiceGraphsPlan
+from streams.service_graphs_plan import ServiceGraphsPlan
 from streams.span_columns import (
     KIND_CONSUMER,
     KIND_PRODUCER,
@@ -199,7 +199,7 @@ def _apply_common(spans: SpanColumns, plan: ServiceGraphsPlan, half: Any, row: i
     record = spans.record[row]
     half.kind = spans.kind[row]
     half.failed |= spans.status[row] == STATUS_ERROR
-    half.weight = spans.weight[row]
+    half.weight = spans.for_service_graphs.weight[row]
     half.seen_ms = spans.stream_ms[record]
     half.seen_offset = spans.offset[record]
     half.seen_index = spans.position[row]

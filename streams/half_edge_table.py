@@ -22,7 +22,8 @@ from streams.half_edges import (
 )
 from streams.interner import STRING, Interner
 from streams.kernels import kernel, wide
-from streams.plan import Plan, edge_slots
+from streams.plan import Plan
+from streams.service_graphs_plan import edge_slots
 
 _TEXTS = ("client", "server", "peer")
 _FLAGS = ("failed", "traced")

@@ -26,8 +26,9 @@ from streams.groups import new_cells, new_groups, resized_cells, resized_groups
 from streams.half_edge_table import half_edge_table, restored_half_edges
 from streams.half_edges import grown_half_edges, half_count, resized_half_edges
 from streams.interner import Interner
-from streams.plan import Plan, edge_slots
+from streams.plan import Plan
 from streams.rows import Block, LabelCache, LabelSet, ProcessorRows, counter_rows, histogram_rows
+from streams.service_graphs_plan import edge_slots
 from streams.span_columns import SpanColumns
 
 PROCESSOR = "service-graphs"

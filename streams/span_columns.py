@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from schemas.metrics import WEIGHT_ONE
 from schemas.otlp import SpanFrame, Strings
+from streams.attribute_keys import CLIENT_SIDE, OTHER_SIDE, PEER_HOST, PEER_PORT, SERVER_SIDE, SERVICE_NAME
 from streams.interner import ABSENT, STRING, Interner
-from streams.plan import CLIENT_SIDE, OTHER_SIDE, PEER_HOST, PEER_PORT, SERVER_SIDE, SERVICE_NAME, Plan
+from streams.plan import Plan
 
 KIND_SERVER, KIND_CLIENT, KIND_PRODUCER, KIND_CONSUMER = 2, 3, 4, 5
 STATUS_ERROR = 2
@@ -16,6 +17,15 @@ STATUS_ERROR = 2
 _SIDE_OF_KIND = np.array(
     [OTHER_SIDE, OTHER_SIDE, SERVER_SIDE, CLIENT_SIDE, CLIENT_SIDE, SERVER_SIDE, OTHER_SIDE], np.uint8
 )
+
+
+class Chosen(NamedTuple):
+    """What one processor sees of the spans; one row per span."""
+
+    accepted: npt.NDArray[np.bool_]
+    """Whether its tenant's filter policies accept the span; of no meaning where it isn't measured (Tempo FLT-3)."""
+    weight: npt.NDArray[np.uint64]
+    """How many spans it stands for, in 2^-32 (Tempo PRIM-11)."""
 
 
 class SpanColumns(NamedTuple):
@@ -38,14 +48,17 @@ class SpanColumns(NamedTuple):
     end_ns: npt.NDArray[np.uint64]
     latency_ns: npt.NDArray[np.int64]
     size: npt.NDArray[np.int64]
-    weight: npt.NDArray[np.uint64]
-    """How many spans it stands for, in 2^-32 (Tempo PRIM-11)."""
+    for_span_metrics: Chosen
+    for_service_graphs: Chosen
     values: npt.NDArray[np.int32]
     """Per key and span."""
     resource_values: npt.NDArray[np.int32]
     """Per key and resource."""
     service: npt.NDArray[np.int32]
     """Per resource."""
+    identity: npt.NDArray[np.int32]
+    """Per resource: a number for its attributes, equal if they are equal byte by byte; `ABSENT` unless its tenant has
+    target_info."""
     callee_host: npt.NDArray[np.int32]
     """`network.peer.address` with its port, of client-side spans (Tempo SG-14)."""
     stream_ms: npt.NDArray[np.int64]
@@ -93,10 +106,12 @@ def span_columns(
         end_ns=spans.end_ns,
         latency_ns=spans.latency_ns,
         size=spans.size,
-        weight=np.full(len(spans.kind), WEIGHT_ONE, np.uint64),
+        for_span_metrics=_all_chosen(len(spans.kind)),
+        for_service_graphs=_all_chosen(len(spans.kind)),
         values=values,
         resource_values=resource_values,
         service=resource_values[plan.row(SERVICE_NAME)],
+        identity=np.full(resource_values.shape[1], ABSENT, np.int32),
         callee_host=interner.addresses(np.where(on_client, hosts, ABSENT), ports),
         stream_ms=stream_ms,
         offset=frame.records.offset,
@@ -108,6 +123,10 @@ def span_columns(
         parent_start=spans.parent_id.offset,
         parent_bytes=spans.parent_id.length,
     )
+
+
+def _all_chosen(spans: int) -> Chosen:
+    return Chosen(np.ones(spans, np.bool_), np.full(spans, WEIGHT_ONE, np.uint64))
 
 
 def _span_values(

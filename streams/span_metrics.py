@@ -23,9 +23,10 @@ from streams.groups import (
 from streams.interner import FULL, Interner
 from streams.kernels import kernel, wide
 from streams.limbs import added
-from streams.plan import INTRINSICS, Plan, SpanMetricsPlan
+from streams.plan import Plan
 from streams.rows import Block, LabelCache, LabelSet, ProcessorRows, counter_rows, histogram_rows
 from streams.span_columns import SpanColumns
+from streams.span_metrics_plan import INTRINSICS, SpanMetricsPlan
 
 PROCESSOR = "span-metrics"
 
@@ -188,7 +189,7 @@ def _group_key(spans: SpanColumns, plan: SpanMetricsPlan, row: int, tenant: int,
 
 @kernel
 def _add_span(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, row: int, tenant: int, group: int) -> None:
-    weight, nothing = spans.weight[row], np.int64(0)
+    weight, nothing = spans.for_span_metrics.weight[row], np.int64(0)
     total = state.totals[group]
     total.spans += 1
     total.calls_lo, total.calls_hi = added(total.calls_lo, total.calls_hi, weight, nothing)

@@ -6,6 +6,7 @@ Only what a window updates costs more than a look: samples of unchanged label se
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from schemas.config import HistogramSettings, LimitSettings
 from schemas.deltas import LedgerKey
 from schemas.metrics import METRICS, Kind, Metric
 from schemas.snapshot import LedgerTotal, SeriesKey, SeriesTotals
@@ -32,8 +33,20 @@ class SeriesSettings(Protocol):
         """How long a series goes on without updates."""
 
     @property
-    def max_active_series(self) -> int:
-        """The most series in one shard; 0: no limit."""
+    def collects(self) -> bool:
+        """Whether samples are written at all (REG-2)."""
+
+    @property
+    def limits(self) -> LimitSettings:
+        """What bounds the series."""
+
+    @property
+    def histograms(self) -> HistogramSettings:
+        """Classic ones, native ones or both."""
+
+    @property
+    def host_info_metric_name(self) -> str:
+        """The name of `MetricId.HOST_INFO` (HI-2)."""
 
     @property
     def external_labels(self) -> tuple[tuple[str, str], ...]:
@@ -168,7 +181,7 @@ class TenantRegistry:
     def _admit(self, metric: Metric, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout]) -> bool:
         """Whether a new label set gets series of its own, decided once per window and label set (LIM-2)."""
         layout = current_layout(None, rows, layouts).bounds if metric.kind is Kind.HISTOGRAM else ()
-        cost, limit = series_count(metric, layout), self.settings.max_active_series
+        cost, limit = series_count(metric, layout), self.settings.limits.max_active_series
         if limit and self.active_series + cost > limit:
             self._count_own(SERIES_LIMITED, cost)
             return False

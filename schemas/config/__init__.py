@@ -4,18 +4,32 @@ from schemas.config.config import Config
 from schemas.config.load import load_config
 from schemas.config.messages import ConfigError
 from schemas.config.remote_write import RemoteWriteConfig
-from schemas.config.tenant import (
+from schemas.config.settings import (
+    DimensionMappingSettings,
+    FilterPolicySettings,
+    HistogramSettings,
+    HostInfoSettings,
     IntrinsicDimensionsSettings,
+    LimitSettings,
+    MultiplierSettings,
+    PolicyPartSettings,
     ServiceGraphsSettings,
     SpanMetricsSettings,
     TenantSettings,
-    tenant_settings,
 )
+from schemas.config.tenant import tenant_settings
 
 __all__ = [
     "Config",
     "ConfigError",
+    "DimensionMappingSettings",
+    "FilterPolicySettings",
+    "HistogramSettings",
+    "HostInfoSettings",
     "IntrinsicDimensionsSettings",
+    "LimitSettings",
+    "MultiplierSettings",
+    "PolicyPartSettings",
     "RemoteWriteConfig",
     "ServiceGraphsSettings",
     "SpanMetricsSettings",

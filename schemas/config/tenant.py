@@ -1,16 +1,30 @@
-"""The settings of one tenant that decide samples: static configuration with the tenant's overrides applied.
+"""The effective settings of a tenant: how its overrides apply to the static configuration (Tempo INST-5, 6 and 12)."""
 
-They hold nothing else: no endpoints, headers or secrets. Equal settings give equal samples, and `digest()` names them.
-"""
-
-import hashlib
-import json
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 
 from schemas.config.config import Config
-from schemas.config.generator import ServiceGraphsConfig, SpanMetricsConfig
-from schemas.config.overrides import GeneratorOverrides, SpanMetricsOverrides
+from schemas.config.filter_policies import FilterPolicy, PolicyMatch
+from schemas.config.generator import GeneratorConfig, HostInfoConfig, ServiceGraphsConfig, SpanMetricsConfig
+from schemas.config.overrides import (
+    GeneratorOverrides,
+    HostInfoOverrides,
+    ServiceGraphsOverrides,
+    SpanMetricsOverrides,
+)
+from schemas.config.settings import (
+    DimensionMappingSettings,
+    FilterPolicySettings,
+    HistogramSettings,
+    HostInfoSettings,
+    IntrinsicDimensionsSettings,
+    LimitSettings,
+    MultiplierSettings,
+    PolicyPartSettings,
+    ServiceGraphsSettings,
+    SpanMetricsSettings,
+    TenantSettings,
+)
 
 PROCESSORS = frozenset(
     {
@@ -30,70 +44,6 @@ PROCESSORS = frozenset(
 DEFAULT_TRACE_ID_LABEL = "traceID"
 
 
-@dataclass(frozen=True, slots=True)
-class IntrinsicDimensionsSettings:
-    """Which of a span's own fields are labels."""
-
-    service: bool
-    span_name: bool
-    span_kind: bool
-    status_code: bool
-    status_message: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SpanMetricsSettings:
-    """The span-metrics processor; buckets are seconds, ascending, without +Inf."""
-
-    count: bool
-    latency: bool
-    size: bool
-    histogram_buckets: tuple[float, ...]
-    intrinsic_dimensions: IntrinsicDimensionsSettings
-    dimensions: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceGraphsSettings:
-    """The service-graphs processor; buckets are seconds, ascending, without +Inf."""
-
-    request: bool
-    latency: bool
-    connection_info: bool
-    wait_ms: int
-    max_items: int
-    histogram_buckets: tuple[float, ...]
-    dimensions: tuple[str, ...]
-    peer_attributes: tuple[str, ...]
-    database_name_attributes: tuple[str, ...]
-    enable_client_server_prefix: bool
-    enable_virtual_node_label: bool
-    enable_messaging_system_latency_histogram: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TenantSettings:
-    """What decides a tenant's samples. A processor that is off is None."""
-
-    span_metrics: SpanMetricsSettings | None
-    service_graphs: ServiceGraphsSettings | None
-    slack_ns: int
-    max_label_name_length: int
-    max_label_value_length: int
-    collection_interval_ms: int
-    stale_duration_ms: int
-    trace_id_label_name: str
-    external_labels: tuple[tuple[str, str], ...]
-    """By name; the tenant's own label (`inject_tenant_id_as`) is among them."""
-    max_active_series: int
-    """Per shard; 0: unlimited."""
-
-    def digest(self) -> str:
-        """A name for these values: 32 hex digits, the same wherever and whenever they are equal."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
-
-
 def unknown_processors(names: Iterable[str]) -> list[str]:
     """Names that no processor has."""
     return [name for name in names if name not in PROCESSORS]
@@ -109,14 +59,18 @@ def tenant_settings(config: Config, tenant: str) -> TenantSettings:
     return TenantSettings(
         span_metrics=span_metrics_settings(generator.processor.span_metrics, overrides),
         service_graphs=service_graphs_settings(generator.processor.service_graphs, overrides),
+        host_info=host_info_settings(generator.processor.host_info, overrides),
         slack_ns=overrides.slack_ns or generator.slack_ns,
         max_label_name_length=registry.max_label_name_length,
         max_label_value_length=registry.max_label_value_length,
-        collection_interval_ms=registry.collection_interval_ms,
+        collection_interval_ms=overrides.collection_interval_ms or registry.collection_interval_ms,
+        collects=not overrides.disable_collection,
         stale_duration_ms=registry.stale_duration_ms,
         trace_id_label_name=overrides.trace_id_label_name or DEFAULT_TRACE_ID_LABEL,
         external_labels=tuple(sorted(external.items())),
-        max_active_series=overrides.max_active_series,
+        histograms=histogram_settings(overrides),
+        limits=limit_settings(generator, overrides),
+        host_info_metric_name=overrides.processor.host_info.metric_name or generator.processor.host_info.metric_name,
     )
 
 
@@ -136,7 +90,57 @@ def span_metrics_settings(static: SpanMetricsConfig, overrides: GeneratorOverrid
         histogram_buckets=sorted_buckets(own.histogram_buckets, static.histogram_buckets) if latency else (),
         intrinsic_dimensions=intrinsic_dimensions(static, own),
         dimensions=static.dimensions if own.dimensions is None else own.dimensions,
+        dimension_mappings=dimension_mappings(static, own),
+        enable_target_info=switch(own.enable_target_info, static.enable_target_info),
+        target_info_excluded_dimensions=(
+            static.target_info_excluded_dimensions
+            if own.target_info_excluded_dimensions is None
+            else own.target_info_excluded_dimensions
+        ),
+        enable_instance_label=switch(own.enable_instance_label, static.enable_instance_label),
+        multiplier=multiplier(static, own),
+        filter_policies=filter_policies(static, own),
     )
+
+
+def dimension_mappings(static: SpanMetricsConfig, own: SpanMetricsOverrides) -> tuple[DimensionMappingSettings, ...]:
+    """An empty list clears the static one."""
+    mappings = static.dimension_mappings if own.dimension_mappings is None else own.dimension_mappings
+    return tuple(DimensionMappingSettings(m.name, m.source_labels, m.join) for m in mappings)
+
+
+def multiplier(
+    static: SpanMetricsConfig | ServiceGraphsConfig, own: SpanMetricsOverrides | ServiceGraphsOverrides
+) -> MultiplierSettings:
+    """An empty key can't clear the static one (INST-12)."""
+    return MultiplierSettings(
+        key=own.span_multiplier_key or static.span_multiplier_key,
+        tracestate=switch(own.enable_tracestate_span_multiplier, static.enable_tracestate_span_multiplier),
+    )
+
+
+def filter_policies(
+    static: SpanMetricsConfig | ServiceGraphsConfig, own: SpanMetricsOverrides | ServiceGraphsOverrides
+) -> tuple[FilterPolicySettings, ...]:
+    """An empty list clears the static one."""
+    policies = static.filter_policies if own.filter_policies is None else own.filter_policies
+    return tuple(map(filter_policy, policies))
+
+
+def filter_policy(policy: FilterPolicy) -> FilterPolicySettings:
+    """A policy as it is compared and carried."""
+    return FilterPolicySettings(
+        include=policy_part(policy.include),
+        include_any=policy_part(policy.include_any),
+        exclude=policy_part(policy.exclude),
+    )
+
+
+def policy_part(part: PolicyMatch | None) -> PolicyPartSettings | None:
+    """A part of it."""
+    if part is None:
+        return None
+    return PolicyPartSettings(part.match_type == "regex", tuple((a.key, a.value) for a in part.attributes))
 
 
 def intrinsic_dimensions(static: SpanMetricsConfig, own: SpanMetricsOverrides) -> IntrinsicDimensionsSettings:
@@ -169,6 +173,47 @@ def service_graphs_settings(static: ServiceGraphsConfig, overrides: GeneratorOve
         enable_messaging_system_latency_histogram=switch(
             own.enable_messaging_system_latency_histogram, static.enable_messaging_system_latency_histogram
         ),
+        multiplier=multiplier(static, own),
+        filter_policies=filter_policies(static, own),
+    )
+
+
+def host_info_settings(static: HostInfoConfig, overrides: GeneratorOverrides) -> HostInfoSettings | None:
+    """None unless it is named."""
+    if "host-info" not in overrides.processors:
+        return None
+    own: HostInfoOverrides = overrides.processor.host_info
+    return HostInfoSettings(
+        host_identifiers=static.host_identifiers if own.host_identifiers is None else own.host_identifiers,
+        metric_name=own.metric_name or static.metric_name,
+    )
+
+
+def histogram_settings(overrides: GeneratorOverrides) -> HistogramSettings:
+    """REG-14, REG-16."""
+    mode = overrides.generate_native_histograms or "classic"
+    return HistogramSettings(
+        classic=mode in {"classic", "both"},
+        native=mode in {"native", "both"},
+        native_schema=schema_of(overrides.native_histogram_bucket_factor),
+        native_max_buckets=overrides.native_histogram_max_bucket_number,
+        native_min_reset_ms=overrides.native_histogram_min_reset_duration_ms,
+    )
+
+
+def schema_of(factor: float) -> int:
+    """The coarsest schema whose buckets grow by no more than a factor, at most 8; 0 is Tempo's word for unset (1.1)."""
+    return min(max(-math.floor(math.log2(math.log2(factor or 1.1))), -4), 8)
+
+
+def limit_settings(generator: GeneratorConfig, overrides: GeneratorOverrides) -> LimitSettings:
+    """Per shard, undivided: a shard knows of no other."""
+    return LimitSettings(
+        by_entity=generator.limiter_type == "entity",
+        max_active_series=overrides.max_active_series,
+        max_active_entities=overrides.max_active_entities,
+        max_cardinality_per_label=overrides.max_cardinality_per_label,
+        span_name_sanitization=overrides.span_name_sanitization,
     )
 
 

@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from schemas.config import Config, ConfigError, load_config, tenant_settings
-from schemas.config.tenant import IntrinsicDimensionsSettings, ServiceGraphsSettings, SpanMetricsSettings
+from schemas.config import (
+    Config,
+    ConfigError,
+    IntrinsicDimensionsSettings,
+    ServiceGraphsSettings,
+    SpanMetricsSettings,
+    load_config,
+    tenant_settings,
+)
 
 TESTDATA = Path(__file__).parent / "config_testdata"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "spanmill.yaml"

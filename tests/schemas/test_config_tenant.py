@@ -106,7 +106,7 @@ def test_settings_hold_plain_values_only() -> None:
 
 def test_the_digest_is_the_same_everywhere() -> None:
     """A change of this text is a change of every installation's configuration revision: say so in the changelog."""
-    assert with_processors("span-metrics", "service-graphs").digest() == "70b46dd67b53e9cc658063d37bd17a66"
+    assert with_processors("span-metrics", "service-graphs").digest() == "f227f72a4e979cd2c7464c4ebddd9ee9"
 
 
 def test_what_does_not_decide_samples_is_not_in_the_digest() -> None:

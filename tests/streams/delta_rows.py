@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from schemas.config import HistogramSettings, LimitSettings
 from schemas.deltas import (
     DELTA_SCHEMA,
     NO_BUCKET,
@@ -24,13 +25,18 @@ from streams.shard import WindowSamples
 INTERVAL = 15_000
 BOUNDS: Layout = (0.1, 1.0)
 SECOND = 1_000_000_000
+NO_LIMITS = LimitSettings()
+CLASSIC = HistogramSettings()
 
 
 @dataclass(frozen=True)
 class Settings:
     collection_interval_ms: int = INTERVAL
     stale_duration_ms: int = 900_000
-    max_active_series: int = 0
+    limits: LimitSettings = NO_LIMITS
+    histograms: HistogramSettings = CLASSIC
+    collects: bool = True
+    host_info_metric_name: str = "traces_host_info"
     external_labels: tuple[tuple[str, str], ...] = ()
     trace_id_label_name: str = "traceID"
 

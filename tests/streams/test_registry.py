@@ -3,6 +3,7 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.config import LimitSettings
 from schemas.deltas import LedgerKey
 from schemas.metrics import MetricId
 from streams.merged_window import merge_batches
@@ -161,7 +162,7 @@ def test_a_series_that_is_stale_when_it_is_updated_goes_on():
 
 
 def test_the_limit_admits_in_canonical_order_and_the_rest_goes_into_one_series_of_the_shard():
-    written = Written(shard=5, max_active_series=2)
+    written = Written(shard=5, limits=LimitSettings(max_active_series=2))
     lines = written.complete(T1, calls("c", 4), calls("b", 3), calls("a", 1), calls("d", 8))
     assert sorted(line for line in lines if "@15" in line) == [
         "spanmetrics_calls_total{metric_overflow=true,shard=5} 12@15",
@@ -174,25 +175,25 @@ def test_the_limit_admits_in_canonical_order_and_the_rest_goes_into_one_series_o
 
 
 def test_the_limit_never_stops_updates_of_what_exists():
-    written = Written(max_active_series=1)
+    written = Written(limits=LimitSettings(max_active_series=1))
     written.complete(T1, calls("b"))
     assert "spanmetrics_calls_total{service=b} 2@30" in written.complete(T2, calls("a"), calls("b"))
 
 
 def test_a_histogram_counts_for_all_its_series_and_whole():
-    written = Written(max_active_series=5)
+    written = Written(limits=LimitSettings(max_active_series=5))
     lines = written.complete(T1, latency("a", 0, 3), calls("a"))
     assert "spanmetrics_latency_bucket{le=+Inf,metric_overflow=true,shard=0} 3@15" in lines
     assert written.tenants["acme"].active_series == 1
     assert (
-        Written(max_active_series=6)
+        Written(limits=LimitSettings(max_active_series=6))
         .complete(T1, latency("a", 0), calls("a"))[0]
         .startswith("spanmetrics_calls_total{service=a}")
     )
 
 
 def test_overflow_of_a_histogram_adds_up_and_of_a_gauge_keeps_the_last():
-    written = Written(max_active_series=1)
+    written = Written(limits=LimitSettings(max_active_series=1))
     written.complete(T1, calls("0"))
     lines = written.complete(
         T2, latency("a", 0, 2, seconds=1), latency("b", 1, 3, seconds=2), info("a", 7), info("b", 4)
@@ -203,7 +204,7 @@ def test_overflow_of_a_histogram_adds_up_and_of_a_gauge_keeps_the_last():
 
 
 def test_a_dropped_series_makes_room_from_the_next_window_on():
-    written = Written(max_active_series=1, stale_duration_ms=INTERVAL)
+    written = Written(limits=LimitSettings(max_active_series=1), stale_duration_ms=INTERVAL)
     written.complete(T1, calls("a"))
     assert written.complete(T3, calls("b"))[-1].startswith("spanmetrics_calls_total{metric_overflow=true")
     assert written.own("removed") == 1
@@ -211,7 +212,7 @@ def test_a_dropped_series_makes_room_from_the_next_window_on():
 
 
 def test_overflow_goes_stale_like_any_series_and_gives_nothing_back():
-    written = Written(max_active_series=1, stale_duration_ms=INTERVAL)
+    written = Written(limits=LimitSettings(max_active_series=1), stale_duration_ms=INTERVAL)
     written.complete(T1, calls("a"), calls("b"))
     written.complete(T2, calls("a"))
     assert written.complete(T3, calls("a")) == ["spanmetrics_calls_total{service=a} 3@45"]
@@ -219,13 +220,15 @@ def test_overflow_goes_stale_like_any_series_and_gives_nothing_back():
 
 
 def test_tenants_have_limits_of_their_own():
-    written = Written(max_active_series=1)
+    written = Written(limits=LimitSettings(max_active_series=1))
     lines = written.complete(T1, calls("a"), calls("a", tenant="other"))
     assert not any("overflow" in line for line in lines)
 
 
 def test_external_labels_are_on_every_series_and_replace_own_ones():
-    written = Written(external_labels=(("cluster", "c1"), ("service", "x"), ("zone", "")), max_active_series=1)
+    written = Written(
+        external_labels=(("cluster", "c1"), ("service", "x"), ("zone", "")), limits=LimitSettings(max_active_series=1)
+    )
     lines = written.complete(T1, calls("a", labels=(("service", "a"), ("zone", "z"))), calls("b"))
     assert [line for line in lines if "@15" in line] == [
         "spanmetrics_calls_total{cluster=c1,service=x} 1@15",
@@ -234,7 +237,7 @@ def test_external_labels_are_on_every_series_and_replace_own_ones():
 
 
 def test_an_external_shard_label_doesn_t_make_shards_share_their_overflow():
-    written = Written(shard=2, external_labels=(("shard", "mine"),), max_active_series=1)
+    written = Written(shard=2, external_labels=(("shard", "mine"),), limits=LimitSettings(max_active_series=1))
     lines = written.complete(T1, calls("a"), calls("b"))
     assert [line for line in lines if "@15" in line] == [
         "spanmetrics_calls_total{service=a,shard=mine} 1@15",
@@ -293,7 +296,9 @@ def test_two_revisions_in_one_window_give_the_newer_one_s_buckets_whatever_the_o
 
 def test_the_ledger_is_written_as_counters_that_count_for_no_limit_and_never_go_stale():
     key = LedgerKey("tempo_metrics_generator_spans_discarded_total", (("reason", "slack"), ("tenant", "acme")))
-    written = Written(max_active_series=1, stale_duration_ms=INTERVAL, external_labels=(("cluster", "c"),))
+    written = Written(
+        limits=LimitSettings(max_active_series=1), stale_duration_ms=INTERVAL, external_labels=(("cluster", "c"),)
+    )
     lines = written.complete(T1, ledger={key: 3}, ledger_lines=True)
     series = "spanmill_ledger_spans_discarded_total{cluster=c,reason=slack,tenant=acme}"
     assert f"{series} 0@0" in lines

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.config import LimitSettings
 from schemas.control import Waiver
 from schemas.deltas import LedgerKey
 from schemas.errors import Malformed
@@ -249,7 +250,7 @@ any_settings = st.builds(
     Settings,
     collection_interval_ms=st.sampled_from([INTERVAL, 2 * INTERVAL]),
     stale_duration_ms=st.sampled_from([INTERVAL, 3 * INTERVAL]),
-    max_active_series=st.sampled_from([0, 8, 20]),
+    limits=st.builds(LimitSettings, max_active_series=st.sampled_from([0, 8, 20])),
 )
 
 

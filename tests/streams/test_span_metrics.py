@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from schemas.config import IntrinsicDimensionsSettings, TenantSettings
 from schemas.deltas import Window, encode_window
 from schemas.record import Record
-from streams.plan import limit_ns
+from streams.layouts import limit_ns
 from tests.streams.log import (
     CLIENT,
     ERROR,
