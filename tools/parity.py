@@ -18,6 +18,13 @@ SOURCE, TARGET = ROOT / "docs" / "parity.yaml", ROOT / "docs" / "parity.md"
 PREFIXES = "CFG|INST|INT|PRIM|FLT|SM|SG|HI|REG|LIM|DRN|ST|OVR|UCO"
 CITED = re.compile(rf"\b({PREFIXES})-(\d+)(a?)(?:(?: to |-)(?:\1-)?(\d+))?\b")
 """`SM-12`, and ranges: `SM-12 to SM-15`, `SG-26 to 29`."""
+GOLDEN = re.compile(r"\b(G\d+)\b")
+GOLDEN_CASES = [
+    f"G{n}"
+    for first, last in ((1, 37), (41, 53), (61, 71), (81, 133), (141, 141), (151, 195), (201, 217))
+    for n in range(first, last + 1, 2)
+]
+"""The cases of Tempo's own tests that are known by these numbers."""
 MAX_RANGE = 4
 """A test that cites more rules in a row than that hardly shows each of them."""
 VERDICTS = {"better": "**better**", "different": "different", "not_yet": "*not yet*"}
@@ -53,9 +60,18 @@ def citations() -> dict[str, set[str]]:
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for prefix, first, letter, last in CITED.findall(path.read_text()):
             found[f"{prefix}-{first}{letter}"].add(path.relative_to(ROOT).as_posix())
+            # A range runs over the rules between.
             for number in range(int(first) + 1, min(int(last or first), int(first) + MAX_RANGE) + 1):
                 found[f"{prefix}-{number}"].add(path.relative_to(ROOT).as_posix())
     return found
+
+
+def golden_problems(elsewhere: dict[str, str]) -> Iterator[str]:
+    """Golden cases that no test carries, and that aren't said to be none of these parts'."""
+    carried = {case for path in (ROOT / "tests").rglob("test_*.py") for case in GOLDEN.findall(path.read_text())}
+    for case in GOLDEN_CASES:
+        if case not in carried and case not in elsewhere:
+            yield f"no test carries the golden case {case}"
 
 
 def problems(listed: list[Rule], cited: dict[str, set[str]]) -> Iterator[str]:
@@ -91,9 +107,10 @@ def page(sections: list[dict[str, dict[str, dict[str, str]]]], cited: dict[str, 
 
 def main() -> int:
     """Write or check the page."""
-    sections = yaml.safe_load(SOURCE.read_text())
+    *sections, golden = yaml.safe_load(SOURCE.read_text())
     cited = citations()
     wrong = list(problems([rule for section in sections for rule in rules(section)], cited))
+    wrong += golden_problems(golden["golden_elsewhere"])
     text = page(sections, cited)
     if "--check" not in sys.argv:
         TARGET.write_text(text)
