@@ -1,8 +1,9 @@
 """The sink: owns series. Completes windows of its partitions of `[deltas]` and writes them to the endpoints.
 
 Each owned shard runs two loops: one feeds batches to the shard, in a thread, and queues the windows that they complete;
-one writes those to every endpoint, in order, and then saves a snapshot. A snapshot is a cut at a window that every
-endpoint has; what a crash interrupts is computed again from there, and the endpoints skip what they have.
+the other, in shard_writer.py, writes those to every endpoint, in order, and then saves a snapshot. A snapshot is a cut
+at a window that every endpoint has; what a crash interrupts is computed again from there, and the endpoints skip what
+they have.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 
 import aiohttp
@@ -23,6 +23,7 @@ from agents.inbox import Inbox, LogRecord
 from agents.log_probe import LogProbe
 from agents.own_metrics import OwnMetrics
 from agents.remote_write import RemoteWriteEndpoint
+from agents.shard_writer import Completed, ShardWriter
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
@@ -35,8 +36,6 @@ from streams.shard import Cut, Outcome, Shard, WindowSamples
 
 log = structlog.get_logger(__name__)
 
-WINDOWS_IN_FLIGHT = 2
-"""Completed windows that wait to be written; when they are so many, the shard isn't fed."""
 FEED_BYTES = 4_000_000
 """Bytes of batches that are fed at once."""
 EMBEDDED_RECORD_BYTES = 700_000
@@ -50,14 +49,6 @@ class UndecodableBatchError(Exception):
 
 class MissingBatchError(Exception):
     """A batch is out of its chain and the missing one wasn't delivered again in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A window to be written; with the last one of a feed, perhaps a cut to be saved after it."""
-
-    window: WindowSamples
-    cut: Cut | None = None
 
 
 class Sink:
@@ -84,12 +75,6 @@ class Sink:
             return ShardOwner(self, worker, Shard(shard, self.settings_of, self.interval_ms))
         return ShardOwner(self, worker, Shard.restore(found.cut, self.settings_of, self.interval_ms))
 
-    async def write(self, window: WindowSamples) -> None:
-        """Write a window to every endpoint; done when all of them have it."""
-        await asyncio.gather(*(endpoint.write(window) for endpoint in self.endpoints))
-        self.metrics.windows_completed.inc()
-        self.metrics.active_series.labels(window.shard).set(sum(tenant.active_series for tenant in window.tenants))
-
     def close(self) -> None:
         """Stop the threads."""
         self.threads.shutdown(wait=False, cancel_futures=True)
@@ -100,12 +85,16 @@ class ShardOwner:
 
     def __init__(self, sink: Sink, worker: Worker, shard: Shard) -> None:
         self.start_offset = shard.next_offset
-        self.paused = False
         self._sink, self._worker, self._shard = sink, worker, shard
         self._inbox = Inbox(sink.probe, sink.names.deltas, shard.index, shard.next_offset)
-        self._completed: asyncio.Queue[Completed] = asyncio.Queue(WINDOWS_IN_FLIGHT)
+        self._writer = ShardWriter(sink.endpoints, sink.metrics, self._save)
         self._since_cut = 0
         self._gaps: dict[int, tuple[float, str]] = {}
+
+    @property
+    def paused(self) -> bool:
+        """Whether too many windows wait to be written."""
+        return self._writer.paused
 
     @property
     def next_offset(self) -> int:
@@ -130,7 +119,7 @@ class ShardOwner:
         await self._find_place()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._feed_records())
-            loops.create_task(self._write_windows())
+            loops.create_task(self._writer.run())
             loops.create_task(self._watch_gaps())
 
     async def _find_place(self) -> None:
@@ -157,9 +146,7 @@ class ShardOwner:
             taken = await self._inbox.take(FEED_BYTES)
             completed = await loop.run_in_executor(self._sink.threads, self._feed, taken)
             for each in completed:
-                self.paused = self._completed.full()
-                await self._completed.put(each)
-                self.paused = False
+                await self._writer.put(each)
 
     def _feed(self, taken: Sequence[LogRecord]) -> list[Completed]:
         """Feed records; in a thread. The cut, if one is due, belongs to the last window that they complete."""
@@ -213,13 +200,6 @@ class ShardOwner:
             for since, what in list(self._gaps.values()):
                 if time.monotonic() - since > self._sink.work.hold_back_s:
                     raise MissingBatchError(f"{what} within {self._sink.work.hold_back_s:.0f} s: the shard stops")
-
-    async def _write_windows(self) -> None:
-        while True:
-            completed = await self._completed.get()
-            await self._sink.write(completed.window)
-            if completed.cut is not None:
-                await self._save(completed.cut)
 
     async def _save(self, cut: Cut) -> None:
         """Save a cut, then delete older ones, then commit for those who watch the lag."""
