@@ -27,7 +27,7 @@ LEDGER_COUNTERS: dict[str, str] = {
     f"{REGISTRY}entities_removed_total": "Label sets of a metric that were dropped when they were stale.",
     f"{REGISTRY}entities_limited_total": "Label sets that the limit of entities kept from beginning, once per window.",
     f"{REGISTRY}collections_total": "Windows that were written for a tenant.",
-    f"{REGISTRY}label_values_limited_total": "Values replaced since their label has too many, once per row of a window.",
+    f"{REGISTRY}label_values_limited_total": "Values replaced, as their label has too many; once per row of a window.",
     f"{REGISTRY}spans_sanitized_total": "Label sets whose span name became a pattern, or would in a dry run.",
     f"{REGISTRY}drain_patterns_detected_total": "Patterns of span names that were found.",
     f"{REGISTRY}drain_patterns_evicted_total": "Patterns that had to make room for others.",
