@@ -1,15 +1,23 @@
 """Random bytes that are nearly OTLP: messages after the schema's grammar in odd encodings, and mutations of bytes."""
 
+import math
 import random
+import struct
 from collections.abc import Sequence
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from schemas.otlp import Mode, WantedKey
 from tests.otlp_samples import uvarint
 
-KEYS = ("a", "bb", "service.name", "a key that is longer than others", "")
-"""What tests look for; grammatical messages use little else."""
+NAMES = ("a", "bb", "service.name", "a key that is longer than others", "")
+"""Keys of attributes: grammatical messages use little else."""
+KEYS = (
+    *NAMES,
+    *(WantedKey(name, mode) for mode in (Mode.FIRST_POSITIVE_DOUBLE, Mode.FIRST_NON_EMPTY_STRING) for name in NAMES),
+)
+"""What tests look for."""
 
 _WIRE_TYPES = {
     FieldDescriptor.TYPE_FIXED64: 1,
@@ -22,6 +30,7 @@ _WIRE_TYPES = {
     FieldDescriptor.TYPE_BOOL: 0,
 }
 _NUMBERS = (0, 0, 1, 1, 2, 3, 5, 127, 128, 300, (1 << 31) - 1, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+_DOUBLES = (*(struct.pack("<d", x) for x in (0.25, -0.5, 5e-324, -0.0, math.inf, -math.inf, math.nan)), bytes(8))
 _TEXTS = (b"", b"x", b"name", b"\xff\xfe", b"y" * 127, b"z" * 128, "ü".encode())
 
 
@@ -49,7 +58,7 @@ def _field(rng: random.Random, descriptor: Descriptor, depth: int) -> bytes:
     if field.message_type is not None:
         return _delimited(rng, field.number, message(rng, field.message_type, depth + 1))
     if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
-        texts = [key.encode() for key in KEYS] if field.name == "key" else _TEXTS
+        texts = [name.encode() for name in NAMES] if field.name == "key" else _TEXTS
         return _delimited(rng, field.number, rng.choice(texts))
     wire_type = _WIRE_TYPES[field.type]
     return varint(rng, field.number << 3 | wire_type, 5) + _scalar(rng, wire_type)
@@ -63,6 +72,8 @@ def _scalar(rng: random.Random, wire_type: int) -> bytes:
     number = rng.choice(_NUMBERS)
     if wire_type == 0:
         return varint(rng, number)
+    if wire_type == 1 and rng.random() < 0.5:
+        return rng.choice(_DOUBLES)
     size = 8 if wire_type == 1 else 4
     return (number & ((1 << 8 * size) - 1)).to_bytes(size, "little")
 

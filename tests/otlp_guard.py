@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-from schemas.otlp import Codec
+from schemas.otlp import Codec, resource_attributes
 from schemas.otlp.columns import ERRORS
-from schemas.otlp.scan import scan_values
+from schemas.otlp.scan import resource_table, scan_values
 from tests.otlp_fuzz import KEYS, message, mutate
 from tests.otlp_samples import descending, reencode, trace, traces_data
 
@@ -50,7 +50,9 @@ def main(seed: int, batches: int) -> None:
             for codec in Codec:
                 if len(value) <= PAGES * mmap.PAGESIZE:
                     bounds = np.array([0, len(value)], np.int64)
-                    _, out, parts = scan_values(memory.place(value), bounds, KEYS, codec)
+                    data, out, parts = scan_values(memory.place(value), bounds, KEYS, codec)
+                    resources = resource_table(out)
+                    resource_attributes(data, resources, np.ones(len(resources.size), np.bool_))
                     verdicts[int(bool(parts.errors) or out.counters[ERRORS] > 0)] += 1
     print(*verdicts)
 

@@ -7,13 +7,14 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from schemas.otlp import Attributes, Codec, SpanFrame, scan_records
+from schemas.otlp import Attributes, Codec, Mode, SpanFrame, WantedKey, resource_attributes, scan_records
 from schemas.record import Record
 
 Row = dict[str, Any]
@@ -42,6 +43,9 @@ TracesData: Any = message_factory.GetMessageClass(
     _POOL.FindMessageTypeByName("opentelemetry.proto.trace.v1.TracesData")
 )
 AnyValue: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("opentelemetry.proto.common.v1.AnyValue"))
+Resource: Any = message_factory.GetMessageClass(
+    _POOL.FindMessageTypeByName("opentelemetry.proto.resource.v1.Resource")
+)
 
 _KINDS = {field.name: field.number for field in AnyValue.DESCRIPTOR.fields}
 
@@ -56,12 +60,12 @@ def parse(value: bytes) -> Any:
     return message
 
 
-def frame_of(values: Sequence[bytes], keys: Sequence[str]) -> SpanFrame:
+def frame_of(values: Sequence[bytes], keys: Sequence[str | WantedKey]) -> SpanFrame:
     """The frame of values as records of the codec `otlp`."""
     return scan_records([Record(i, i, value) for i, value in enumerate(values)], keys, Codec.OTLP)
 
 
-def assert_agrees(values: Sequence[bytes], keys: Sequence[str]) -> int:
+def assert_agrees(values: Sequence[bytes], keys: Sequence[str | WantedKey]) -> int:
     """Scan values as one batch, and compare verdicts and all columns; gives the number of values that were refused."""
     frame = frame_of(values, keys)
     parsed = [parse(value) for value in values]
@@ -89,7 +93,7 @@ def _assert_rows(found: list[Row], expected: list[Row], values: Sequence[bytes])
     assert len(found) == len(expected)
 
 
-def expected_rows(parsed: Sequence[Any], keys: Sequence[str]) -> tuple[list[Row], list[Row]]:
+def expected_rows(parsed: Sequence[Any], keys: Sequence[str | WantedKey]) -> tuple[list[Row], list[Row]]:
     """The rows of spans and of resources."""
     spans: list[Row] = []
     resources: list[Row] = []
@@ -112,13 +116,14 @@ def expected_rows(parsed: Sequence[Any], keys: Sequence[str]) -> tuple[list[Row]
                     "size": resource_spans.ByteSize(),
                     "spans": index - before,
                     "attributes": _found(resource_spans.resource.attributes, keys),
+                    "all": [each.SerializeToString() for each in resource_spans.resource.attributes],
                 }
             )
         accepted += 1
     return spans, resources
 
 
-def _span_row(span: Any, keys: Sequence[str]) -> Row:
+def _span_row(span: Any, keys: Sequence[str | WantedKey]) -> Row:
     latency = max(span.end_time_unix_nano - span.start_time_unix_nano, 0)
     return {
         "kind": span.kind,
@@ -138,11 +143,29 @@ def _span_row(span: Any, keys: Sequence[str]) -> Row:
     }
 
 
-def _found(attributes: Any, keys: Sequence[str]) -> list[Any]:
-    """Per key: None, or the kind and the value of its first occurrence."""
+def _found(attributes: Any, keys: Sequence[str | WantedKey]) -> list[Any]:
+    """Per key: None, or the kind and the value of the first attribute that counts."""
+    wanted = [WantedKey(key) if isinstance(key, str) else key for key in keys]
     return [
-        next((_kind_and_value(each.value) for each in attributes if each.key == key.encode()), None) for key in keys
+        next(
+            (
+                _kind_and_value(each.value)
+                for each in attributes
+                if each.key == key.name.encode() and _counts(each.value, key.mode)
+            ),
+            None,
+        )
+        for key in wanted
     ]
+
+
+def _counts(value: Any, mode: Mode) -> bool:
+    match mode:
+        case Mode.FIRST_POSITIVE_DOUBLE:
+            return bool(value.double_value > 0)
+        case Mode.FIRST_NON_EMPTY_STRING:
+            return bool(value.string_value)
+    return True
 
 
 def _kind_and_value(value: Any) -> tuple[int, bytes]:
@@ -187,7 +210,21 @@ def resource_rows(frame: SpanFrame) -> list[Row]:
     table = frame.resources
     columns = {name: getattr(table, name).tolist() for name in ("message", "record", "size", "spans")}
     columns["attributes"] = _attribute_rows(frame, table.attributes)
+    data, ranges = resource_attributes(frame.data, table, np.ones(len(table.size), np.bool_))
+    columns["all"] = [
+        _resource(data[start : start + length].tobytes()) for start, length in zip(*map(list, ranges), strict=True)
+    ]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _resource(content: bytes) -> list[bytes]:
+    """The attributes of a Resource that has nothing else."""
+    resource = Resource.FromString(content)
+    assert resource.ListFields() == [(Resource.DESCRIPTOR.fields_by_name["attributes"], resource.attributes)] or (
+        not content
+    )
+    resource.DiscardUnknownFields()
+    return [each.SerializeToString() for each in resource.attributes]
 
 
 def _attribute_rows(frame: SpanFrame, attributes: Attributes) -> list[list[Any]]:

@@ -1,6 +1,7 @@
 """Wanted attribute keys, and the commonest form of an attribute, in numba kernels."""
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,29 @@ ABSENT, UNSET = 0, 255
 _SLOTS = 256
 
 
+class Mode(IntEnum):
+    """Which of the attributes with one key counts."""
+
+    FIRST = 0
+    """The first one, whatever its value (Tempo PRIM-1)."""
+    FIRST_POSITIVE_DOUBLE = 1
+    """The first double above 0 (Tempo PRIM-12)."""
+    FIRST_NON_EMPTY_STRING = 2
+    """The first string that isn't empty (Tempo HI-1)."""
+
+
+class WantedKey(NamedTuple):
+    """An attribute to look for. A name may be wanted in several modes: each has a row of its own."""
+
+    name: str
+    mode: Mode = Mode.FIRST
+
+
+def each_wanted(keys: Sequence[str | WantedKey]) -> tuple[WantedKey, ...]:
+    """Keys, of which a mere name stands for the first attribute with it."""
+    return tuple(WantedKey(key) if isinstance(key, str) else key for key in keys)
+
+
 class WantedKeys(NamedTuple):
     """Keys in a hash table with chains."""
 
@@ -24,21 +48,31 @@ class WantedKeys(NamedTuple):
     bounds: npt.NDArray[np.int64]
     """One more than there are keys."""
     slots: npt.NDArray[np.int32]
-    """By hash: a key, -1 if none has it."""
+    """By hash: a key, -1 if none has it; of keys with one name, the first."""
     following: npt.NDArray[np.int32]
     """By key: another one with its hash, or -1."""
+    modes: npt.NDArray[np.uint8]
+    twins: npt.NDArray[np.int32]
+    """By key: the next one with its name, or -1."""
 
 
-def wanted_keys(keys: Sequence[str]) -> WantedKeys:
+def wanted_keys(keys: Sequence[str | WantedKey]) -> WantedKeys:
     """The table of keys, which are numbered in their order."""
-    texts = [key.encode() for key in keys]
+    wanted = each_wanted(keys)
+    texts = [key.name.encode() for key in wanted]
     text = np.frombuffer(b"".join(texts), np.uint8)
     bounds = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    slots, following = np.full(_SLOTS, -1, np.int32), np.full(len(texts), -1, np.int32)
-    for key in range(len(texts)):
-        slot = _slot(text, int(bounds[key]), len(texts[key]))
-        following[key], slots[slot] = slots[slot], key
-    return WantedKeys(text, bounds, slots, following)
+    slots = np.full(_SLOTS, -1, np.int32)
+    following, twins = np.full(len(texts), -1, np.int32), np.full(len(texts), -1, np.int32)
+    last: dict[bytes, int] = {}
+    for key, name in enumerate(texts):
+        if name in last:
+            twins[last[name]] = key
+        else:
+            slot = _slot(text, int(bounds[key]), len(name))
+            following[key], slots[slot] = slots[slot], key
+        last[name] = key
+    return WantedKeys(text, bounds, slots, following, np.array([key.mode for key in wanted], np.uint8), twins)
 
 
 @inlined
@@ -52,7 +86,7 @@ def _slot(data: Bytes, at: int, length: int) -> int:
 
 @inlined
 def find_key(wanted: WantedKeys, data: Bytes, at: int, length: int) -> int:
-    """The number of the key that is these bytes, or -1."""
+    """The number of the first key that is these bytes, or -1."""
     key = np.int64(wanted.slots[_slot(data, at, length)])
     while key >= 0:
         start = wanted.bounds[key]
@@ -79,7 +113,7 @@ def _same(a: Bytes, a_start: int, b: Bytes, b_start: int, length: int) -> bool:
 
 
 class Plain(NamedTuple):
-    """A plain attribute; `kind` is 0 if it isn't one."""
+    """An attribute: where its key is, and its value as `frame.Attributes` has it; `kind` is 0 if it isn't plain."""
 
     key_at: int
     key_length: int

@@ -13,8 +13,8 @@ SPAN_INTS = 18
 START_NS, END_NS, LATENCY_NS, SPAN_SIZE = range(4)
 SPAN_LONGS = 4
 # Rows of `ResourceColumns.ints`.
-MESSAGE, RESOURCE_RECORD, SPAN_COUNT = range(3)
-RESOURCE_INTS = 3
+MESSAGE, RESOURCE_RECORD, SPAN_COUNT, FIELD_AT, FIELD_BYTES = range(5)
+RESOURCE_INTS = 5
 # Counters: rows in use, where the data in use ends; the record being scanned, and its first span.
 SPANS, RESOURCES, MESSAGES, ERRORS, USED, THIS_RECORD, FIRST_SPAN = range(7)
 COUNTERS = 7

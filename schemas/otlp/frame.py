@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.otlp.attributes import Mode, WantedKey
 from schemas.otlp.jit import kernel
 
 _INLINE = 12
@@ -64,6 +65,8 @@ class ResourceTable:
     """The canonical encoded size of the ResourceSpans."""
     spans: npt.NDArray[np.int32]
     """How many it has."""
+    field: Strings
+    """The ResourceSpans itself, with its tag and length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class SpanFrame:
     """The tables of a batch of records. `data` holds the records' values; it must not be written to."""
 
     data: npt.NDArray[np.uint8]
-    keys: tuple[str, ...]
+    keys: tuple[WantedKey, ...]
     tenants: tuple[str, ...]
     records: RecordTable
     messages: MessageTable
@@ -118,9 +121,9 @@ class SpanFrame:
     spans: SpanTable
     errors: tuple[ScanError, ...]
 
-    def key_index(self, key: str) -> int:
+    def key_index(self, key: str, mode: Mode = Mode.FIRST) -> int:
         """The row of a wanted key in `Attributes`; ValueError if it isn't one."""
-        return self.keys.index(key)
+        return self.keys.index(WantedKey(key, mode))
 
     def text(self, strings: Strings, row: int) -> bytes:
         """One text of a column."""

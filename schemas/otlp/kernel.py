@@ -210,7 +210,10 @@ def _open(
         if message == RESOURCE_SPANS:
             if out.counters[col.RESOURCES] == out.resources.ints.shape[1]:
                 return FULL
-            out.resources.ints[col.SPAN_COUNT, out.counters[col.RESOURCES]] = -out.counters[col.SPANS]
+            resource = out.counters[col.RESOURCES]
+            out.resources.ints[col.SPAN_COUNT, resource] = -out.counters[col.SPANS]
+            out.resources.ints[col.FIELD_AT, resource] = field_at
+            out.resources.ints[col.FIELD_BYTES, resource] = end - field_at
         clear(regs, row)
         i = 0
         while tables.singular[message, i] >= 0:

@@ -6,18 +6,22 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.otlp import columns as col
-from schemas.otlp.attributes import Plain, WantedKeys, find_key
+from schemas.otlp.attributes import DOUBLE, STRING, Mode, Plain, WantedKeys, find_key
 from schemas.otlp.columns import AttributeColumns, MessageColumns, ResourceColumns, SpanColumns
 from schemas.otlp.jit import inlined, kernel
 from schemas.otlp.machine import Ints, Registers, u
 from schemas.otlp.messages import RESOURCE, SPAN, STATUS
-from schemas.otlp.wire import Bytes
+from schemas.otlp.wire import Bytes, word_at
 
 # Field numbers of Span and of Status.
 TRACE_ID, SPAN_ID, TRACE_STATE, PARENT_ID, NAME, KIND, START, END = range(1, 9)
 STATUS_MESSAGE, STATUS_CODE = 2, 3
 
 MAX_LATENCY_NS = 1 << 53
+
+_FIRST, _FIRST_POSITIVE_DOUBLE = int(Mode.FIRST), int(Mode.FIRST_POSITIVE_DOUBLE)
+_INFINITY = 0x7FF << 52
+"""The bits of a double: above 0 are those from 1 up to these; signed, those of negative ones are below 0."""
 
 
 class Output(NamedTuple):
@@ -56,12 +60,27 @@ def _forget(attributes: AttributeColumns, start: int, end: int) -> None:
 
 @inlined
 def enter_attribute(data: Bytes, attribute: Plain, wanted: WantedKeys, columns: AttributeColumns, row: int) -> None:
-    """Enter an attribute if its key is wanted and wasn't there before (PRIM-1)."""
+    """Enter an attribute where its key is wanted and none was entered before that counts (PRIM-1)."""
     key = find_key(wanted, data, attribute.key_at, attribute.key_length)
-    if key >= 0 and columns.kind[key, row] == 0:
-        columns.kind[key, row] = attribute.kind
-        columns.offset[key, row] = attribute.offset
-        columns.length[key, row] = attribute.length
+    while key >= 0:
+        if columns.kind[key, row] == 0 and _counts(data, attribute, wanted.modes[key]):
+            columns.kind[key, row] = attribute.kind
+            columns.offset[key, row] = attribute.offset
+            columns.length[key, row] = attribute.length
+        key = np.int64(wanted.twins[key])  # type: ignore[assignment]  # numba: int
+
+
+@inlined
+def _counts(data: Bytes, attribute: Plain, mode: int) -> bool:
+    """Whether an attribute is one that the mode looks for."""
+    if mode == _FIRST:
+        return True
+    if mode == _FIRST_POSITIVE_DOUBLE:
+        if attribute.kind != DOUBLE:
+            return False
+        bits = word_at(data, attribute.offset + attribute.length - 8)
+        return 0 < bits <= _INFINITY
+    return bool(attribute.kind == STRING and attribute.length > 0)
 
 
 @inlined

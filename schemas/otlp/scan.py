@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.otlp import columns as col
-from schemas.otlp.attributes import wanted_keys
+from schemas.otlp.attributes import WantedKey, each_wanted, wanted_keys
 from schemas.otlp.codecs import Codec, Split, split
 from schemas.otlp.columns import (
     AttributeColumns,
@@ -51,8 +51,8 @@ _REASONS = {
 }
 
 
-def scan_records(records: Sequence[Record], keys: Sequence[str], codec: Codec) -> SpanFrame:
-    """The spans of records, with the attributes whose keys are wanted.
+def scan_records(records: Sequence[Record], keys: Sequence[str | WantedKey], codec: Codec) -> SpanFrame:
+    """The spans of records, with the attributes whose keys are wanted; of a mere name, the first with it.
 
     What protobuf's own parser takes for a TracesData is accepted, and invalid UTF-8; the rest is in `errors`. Control
     records must not be among them. ValueError if the values are more than `MAX_BATCH_BYTES`.
@@ -76,13 +76,13 @@ def scan_records(records: Sequence[Record], keys: Sequence[str], codec: Codec) -
         ScanError(row, position - int(bounds[row]), _REASONS[Fault(fault)])
         for row, position, fault in sorted([*found, *parts.errors])
     ]
-    spans, resources = _span_table(out), _resource_table(out)
+    spans, resources = _span_table(out), resource_table(out)
     accepted = MessageTable(out.messages.record[: out.counters[col.MESSAGES]])
-    return SpanFrame(data, tuple(keys), tuple(numbers), table, accepted, resources, spans, tuple(errors))
+    return SpanFrame(data, each_wanted(keys), tuple(numbers), table, accepted, resources, spans, tuple(errors))
 
 
 def scan_values(
-    data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], keys: Sequence[str], codec: Codec
+    data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], keys: Sequence[str | WantedKey], codec: Codec
 ) -> tuple[npt.NDArray[np.uint8], Output, Split]:
     """The scan without the tables, of the values `data[bounds[i] : bounds[i + 1]]`.
 
@@ -93,7 +93,7 @@ def scan_values(
 
 
 def _scan(
-    data: npt.NDArray[np.uint8], ranges: npt.NDArray[np.int64], keys: Sequence[str]
+    data: npt.NDArray[np.uint8], ranges: npt.NDArray[np.int64], keys: Sequence[str | WantedKey]
 ) -> tuple[npt.NDArray[np.uint8], Output]:
     """Run the kernel until it is through, with more room each time that it stops."""
     state = machine(wanted_keys(keys))
@@ -188,7 +188,8 @@ def _span_table(out: Output) -> SpanTable:
     )
 
 
-def _resource_table(out: Output) -> ResourceTable:
+def resource_table(out: Output) -> ResourceTable:
+    """The rows of resources."""
     n = int(out.counters[col.RESOURCES])
     return ResourceTable(
         message=out.resources.ints[col.MESSAGE, :n],
@@ -196,6 +197,7 @@ def _resource_table(out: Output) -> ResourceTable:
         attributes=_attributes(out.resources.attributes, n),
         size=out.resources.size[:n],
         spans=out.resources.ints[col.SPAN_COUNT, :n],
+        field=Strings(out.resources.ints[col.FIELD_AT, :n], out.resources.ints[col.FIELD_BYTES, :n]),
     )
 
 

@@ -1,13 +1,15 @@
 """The scan of records into span frames, case by case; `test_otlp_fuzz.py` has the broad comparison."""
 
+import math
 import random
+import struct
 
 import numpy as np
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
-from schemas.otlp import Codec, SpanFrame, scan_records
+from schemas.otlp import Codec, Mode, SpanFrame, WantedKey, resource_attributes, scan_records
 from schemas.otlp.scan import MAX_BATCH_BYTES
 from schemas.record import Record
 from tests.otlp_oracle import assert_agrees, frame_of, parse, resource_rows, span_rows
@@ -56,7 +58,7 @@ def array(*values: AnyValue) -> bytes:
     return AnyValue(array_value=ArrayValue(values=values)).SerializeToString()
 
 
-def only_span(value: bytes, *keys: str) -> SpanFrame:
+def only_span(value: bytes, *keys: str | WantedKey) -> SpanFrame:
     frame = frame_of([value], keys)
     assert frame.errors == ()
     assert len(frame.spans.kind) == 1
@@ -325,6 +327,7 @@ def test_resource_and_scope_are_merged_from_their_pieces() -> None:
 
 
 def test_of_two_attributes_with_one_key_the_first_counts() -> None:
+    """PRIM-1: even if it has no value (INT-9)."""
     one = KeyValue(key="k")
     two = KeyValue(key="k", value=any_value("second"))
     span = Span(attributes=[one, two])
@@ -332,7 +335,65 @@ def test_of_two_attributes_with_one_key_the_first_counts() -> None:
     assert frame.spans.attributes.kind[0, 0] == 255
 
 
+DOUBLE = WantedKey("k", Mode.FIRST_POSITIVE_DOUBLE)
+TEXT = WantedKey("k", Mode.FIRST_NON_EMPTY_STRING)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ((), None),
+        ((0.5, 0.25), 0.5),
+        ((0.0, -0.0, -2.0, math.nan, -math.inf, 0.25, 4.0), 0.25),
+        (("0.5", 1, True, 0.125), 0.125),
+        ((5e-324, 1.0), 5e-324),
+        ((math.inf, 1.0), math.inf),
+        ((1, "1.0"), None),
+    ],
+)
+def test_the_first_double_above_0_may_be_wanted(values: tuple[str | int | float, ...], found: float | None) -> None:
+    """PRIM-12: attributes of other types read as 0."""
+    span = Span(attributes=[KeyValue(key="x"), *(KeyValue(key="k", value=any_value(value)) for value in values)])
+    frame = only_span(traces_data([("s", span)]).SerializeToString(), "x", DOUBLE)
+    kind, payload = span_rows(frame)[0]["attributes"][1] or (0, b"")
+    assert kind == (0 if found is None else 4)
+    if found is not None:
+        assert AnyValue.FromString(payload).double_value == found
+
+
+def test_a_double_after_a_tag_that_is_too_long_is_read_too() -> None:
+    value = in_attribute(b"\xa1\x00" + struct.pack("<d", 0.25))
+    frame = only_span(value, DOUBLE, "k")
+    assert frame.spans.attributes.kind[:, 0].tolist() == [4, 4]
+    assert only_span(in_attribute(b"\xa1\x00" + struct.pack("<d", -0.25)), DOUBLE).spans.attributes.kind[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [((), None), (("", 1, True, 0.5), None), (("", "one", "two"), b"one"), ((5, "five"), b"five")],
+)
+def test_the_first_string_that_is_not_empty_may_be_wanted(
+    values: tuple[str | int | float, ...], found: bytes | None
+) -> None:
+    """HI-1: duplicates of a key are tried in order, and only strings count."""
+    given = [KeyValue(key="k"), *(KeyValue(key="k", value=any_value(value)) for value in values)]
+    message = traces_data([("s", Span())])
+    message.resource_spans[0].resource.attributes.extend(given)
+    frame = only_span(message.SerializeToString(), TEXT)
+    assert resource_rows(frame)[0]["attributes"] == [None if found is None else (1, found)]
+
+
+def test_a_key_may_be_wanted_in_several_modes() -> None:
+    span = Span(attributes=[KeyValue(key="k", value=any_value(value)) for value in ("", 2, "text", 0.5)])
+    frame = only_span(traces_data([("s", span)]).SerializeToString(), TEXT, "other", "k", DOUBLE)
+    assert frame.keys == (TEXT, WantedKey("other"), WantedKey("k"), DOUBLE)
+    assert frame.spans.attributes.kind[:, 0].tolist() == [1, 0, 1, 4]
+    assert frame.spans.attributes.length[:, 0].tolist()[0::2] == [4, 0]
+    assert (frame.key_index("k"), frame.key_index("k", Mode.FIRST_POSITIVE_DOUBLE)) == (2, 3)
+
+
 def test_attributes_of_scopes_events_and_links_are_not_the_spans() -> None:
+    """PRIM-2."""
     values = attributes(k="no")
     span = Span(events=[Span.Event(attributes=values)], links=[Span.Link(attributes=values)])
     message = traces_data([("s", span)])
@@ -414,6 +475,43 @@ def test_sizes_are_those_of_a_re_encoding() -> None:
     frame = only_span(value)
     assert frame.spans.size[0] == span.ByteSize()
     assert frame.resources.size[0] == message.resource_spans[0].ByteSize()
+
+
+# All attributes of a resource
+
+
+def named(*names: str) -> bytes:
+    """Attributes, the fields of a Resource."""
+    return b"".join(length_delimited(1, KeyValue(key=name).SerializeToString()) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ((), b""),
+        ((b"",), b""),
+        ((named("a", "b"),), named("a", "b")),
+        ((named("a", "b") + b"\x10\x05",), named("a", "b")),
+        ((b"\x10\x05" + named("a"),), named("a")),
+        ((named("a") + b"\x10\x05" + named("b"),), named("a", "b")),
+        ((named("a"), named("b"), b"\x10\x01", named("c", "d")), named("a", "b", "c", "d")),
+    ],
+)
+def test_the_attributes_of_a_resource_lie_together(resources: tuple[bytes, ...], expected: bytes) -> None:
+    pieces = b"".join(length_delimited(1, each) for each in resources)
+    value = in_resource_spans(pieces) + in_resource_spans(length_delimited(1, named("z")))
+    frame = frame_of([value, value], ())
+    for wanted in ([True] * 4, [False, True, True, False]):
+        data, ranges = resource_attributes(frame.data, frame.resources, np.array(wanted))
+        found = [data[start : start + length].tobytes() for start, length in zip(*map(list, ranges), strict=True)]
+        assert found == [each if want else b"" for each, want in zip([expected, named("z")] * 2, wanted, strict=True)]
+
+
+def test_a_resource_may_be_missing() -> None:
+    """INT-9: it has no attributes then."""
+    frame = only_span(length_delimited(1, length_delimited(2, length_delimited(2, b""))), "k")
+    assert resource_rows(frame)[0]["attributes"] == [None]
+    assert resource_rows(frame)[0]["all"] == []
 
 
 # Keys and views
