@@ -7,7 +7,8 @@ from pydantic import PrivateAttr, model_validator
 from schemas.config.distributor import DistributorConfig
 from schemas.config.generator import GeneratorConfig
 from schemas.config.kafka import IngestConfig
-from schemas.config.overrides import OverridesConfig
+from schemas.config.overrides import OverridesConfig, TenantOverrides
+from schemas.config.runtime import RuntimeOverrides
 from schemas.config.section import KAFKA_NAME, Section
 from schemas.config.server import ServerConfig
 from schemas.config.spanmill import SpanmillConfig
@@ -25,11 +26,28 @@ class Config(Section):
     spanmill: SpanmillConfig = SpanmillConfig()
 
     _notes: tuple[str, ...] = PrivateAttr(default=())
+    _runtime: RuntimeOverrides = PrivateAttr(default=RuntimeOverrides())
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was read and has no effect, one line each: `FILE:LINE: key: why`."""
-        return self._notes
+        return (*self._notes, *self._runtime.notes)
+
+    @property
+    def runtime(self) -> RuntimeOverrides:
+        """The tenants' blocks that are in force; none until `with_runtime`."""
+        return self._runtime
+
+    def with_runtime(self, runtime: RuntimeOverrides) -> Self:
+        """A copy with other tenants' blocks, which replace those of before."""
+        copy = self.model_copy()
+        copy._runtime = runtime  # noqa: SLF001 -- its own class's
+        return copy
+
+    def tenant_overrides(self, tenant: str) -> TenantOverrides:
+        """The block that holds for a tenant: its own, else `*`, else the defaults; never a mixture (Tempo OVR-1)."""
+        block = self._runtime.block_name(tenant)
+        return self.overrides.defaults if block is None else self._runtime.blocks[block]
 
     def with_notes(self, notes: tuple[str, ...]) -> Self:
         """A copy that carries notes."""

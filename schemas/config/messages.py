@@ -10,21 +10,6 @@ from schemas.config.section import Section
 from schemas.config.tempo_keys import known_beside
 from schemas.config.yaml_lines import Document, Path
 
-LEGACY_NAMES = (
-    ("metrics_generator_processor_service_graphs_", "metrics_generator.processor.service_graphs."),
-    ("metrics_generator_processor_span_metrics_", "metrics_generator.processor.span_metrics."),
-    ("metrics_generator_processor_host_info_", "metrics_generator.processor.host_info."),
-    ("metrics_generator_forwarder_", "metrics_generator.forwarder."),
-    ("metrics_generator_", "metrics_generator."),
-    ("ingestion_", "ingestion."),
-    ("max_traces_", "ingestion.max_traces_"),
-    ("max_global_traces_", "ingestion.max_global_traces_"),
-    ("max_bytes_per_trace", "global.max_bytes_per_trace"),
-    ("block_retention", "compaction.block_retention"),
-    ("compaction_", "compaction.compaction_"),
-)
-"""How legacy (flat) names of overrides begin, and today's do (Tempo §12.2)."""
-
 
 class ConfigError(Exception):
     """A configuration that can't be used; one line for each thing that is wrong."""
@@ -38,17 +23,10 @@ def dotted(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def line_of(document: Document, path: Path) -> int:
-    """The line of a key, or of the nearest one above it that stands in the file."""
-    while path and path not in document.lines:
-        path = path[:-1]
-    return document.lines.get(path, 1)
-
-
 def at(name: str, document: Document, path: Path, what: str) -> str:
     """One line about a place in a file."""
-    where = f"{dotted(path)}: " if path else ""
-    return f"{name}:{line_of(document, path)}: {where}{what}"
+    where = f"{dotted(document.written(path))}: " if path else ""
+    return f"{name}:{document.line_of(path)}: {where}{what}"
 
 
 def describe(error: ErrorDetails, root: type[Section]) -> tuple[Path, str]:
@@ -105,28 +83,21 @@ def kind_of(value: object) -> str:
 def unknown_key(path: Path, root: type[Section]) -> str:
     """What an unknown key may have been meant to be."""
     key = str(path[-1])
-    legacy = new_name(key) if path[:-1] == ("overrides",) else None
-    if legacy:
-        return f"legacy (flat) overrides are not implemented yet; write {legacy}"
     known = [*keys_at(path[:-1], root), *known_beside(path[:-1])]
     close = get_close_matches(key, known, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known are {', '.join(sorted(known))}"
 
 
-def new_name(legacy: str) -> str | None:
-    """The place of a legacy override in today's format; None if the name isn't such a one."""
-    for old, new in LEGACY_NAMES:
-        if legacy.startswith(old):
-            return f"overrides.defaults.{new}{legacy.removeprefix(old)}"
-    return None
-
-
 def keys_at(path: Path, root: type[Section]) -> list[str]:
     """The keys of the section at a path."""
     section: Any = root
-    for key in path:
+    keys = iter(path)
+    for key in keys:
         if isinstance(key, str):
-            section = section_of(section.model_fields[section.yaml_keys()[key]].annotation)
+            annotation = section.model_fields[section.yaml_keys()[key]].annotation
+            if get_origin(annotation) is dict:
+                next(keys, None)  # a name of the user's own, such as a tenant's
+            section = section_of(annotation)
     return list(section.yaml_keys())
 
 

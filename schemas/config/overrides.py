@@ -144,3 +144,9 @@ class OverridesConfig(Section):
     per_tenant_override_period_s: PositiveSeconds = Field(default=10.0, alias="per_tenant_override_period")
     user_configurable_overrides: UserConfigurableOverrides = UserConfigurableOverrides()
     enable_legacy_overrides: bool = False
+
+
+class OverridesFile(Section):
+    """A file of tenants (Tempo OVR-2): their blocks by name, and `*` for those without one."""
+
+    overrides: dict[str, TenantOverrides] = Field(default_factory=dict)

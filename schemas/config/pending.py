@@ -72,9 +72,7 @@ PENDING = (
     Pending("overrides.defaults.ingestion.retry_info_enabled", "RetryInfo of tenants", other_than(True)),
     Pending("overrides.defaults.forwarders", "forwarders"),
     Pending("overrides.defaults.cost_attribution.dimensions", "cost attribution"),
-    Pending("overrides.per_tenant_override_config", "overrides per tenant"),
     Pending("overrides.user_configurable_overrides.enabled", "user-configurable overrides"),
-    Pending("overrides.enable_legacy_overrides", "legacy (flat) overrides"),
     Pending(f"{ENDPOINT}write_relabel_configs", "relabelling"),
     Pending(f"{ENDPOINT}http_headers", "http_headers, use headers"),
     *(
@@ -108,12 +106,24 @@ PENDING = (
 )
 
 
+DEFAULTS = "overrides.defaults."
+
+
 def asked_for(config: Section) -> Iterator[tuple[Path, str]]:
-    """The settings that ask for what isn't implemented: (path, what)."""
+    """The settings of a configuration that ask for what isn't implemented: (path, what)."""
     for pending in PENDING:
         for path, value in values_at(config, tuple(pending.key.split("."))):
             if pending.asks(value):
                 yield path, pending.what
+
+
+def asked_for_by_tenant(block: Section) -> Iterator[tuple[Path, str]]:
+    """The same of a tenant's block of overrides, whose paths begin there."""
+    for pending in PENDING:
+        if pending.key.startswith(DEFAULTS):
+            for path, value in values_at(block, tuple(pending.key.removeprefix(DEFAULTS).split("."))):
+                if pending.asks(value):
+                    yield path, pending.what
 
 
 def values_at(value: Any, pattern: tuple[str, ...], at: Path = ()) -> Iterator[tuple[Path, Any]]:

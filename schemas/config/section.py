@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
@@ -46,6 +47,16 @@ class Section(BaseModel):
     def yaml_keys(cls) -> dict[str, str]:
         """The names of the fields by their YAML keys."""
         return {field.alias or name: name for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def yaml_leaves(cls) -> Iterator[tuple[str, ...]]:
+        """The keys, from here on, of every value that isn't a section itself."""
+        for key, name in cls.yaml_keys().items():
+            kind = cls.model_fields[name].annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield from ((key, *deeper) for deeper in kind.yaml_leaves())
+            else:
+                yield (key,)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other values, which are not validated again."""

@@ -1,6 +1,6 @@
 """Tempo's blocks and keys that a configuration may have and Spanmill has no use for: ignored, with a note."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from schemas.config.yaml_lines import Path
@@ -105,13 +105,29 @@ WITHOUT_EFFECT |= {
 }
 
 
-def take_out(values: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[Path, str]]]:
-    """The values without those blocks and keys, and what was taken: (path, why)."""
-    taken: list[tuple[Path, str]] = [
-        ((key,), "a block of Tempo's that Spanmill has no use for") for key in values if key in BLOCKS
-    ]
-    rest: Any = {key: value for key, value in values.items() if key not in BLOCKS}
-    for dotted, why in WITHOUT_EFFECT.items():
+DEFAULTS = "overrides.defaults."
+WITHOUT_EFFECT_FOR_A_TENANT = {
+    f"overrides.*.{dotted.removeprefix(DEFAULTS)}": why
+    for dotted, why in WITHOUT_EFFECT.items()
+    if dotted.startswith(DEFAULTS)
+}
+"""The same in the file of tenants."""
+
+
+def take_out_blocks(values: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[Path, str]]]:
+    """The values without those blocks, and what was taken: (path, why)."""
+    why = "a block of Tempo's that Spanmill has no use for"
+    return (
+        {key: value for key, value in values.items() if key not in BLOCKS},
+        [((key,), why) for key in values if key in BLOCKS],
+    )
+
+
+def take_out(values: dict[str, Any], keys: Mapping[str, str]) -> tuple[dict[str, Any], list[tuple[Path, str]]]:
+    """The values without those keys, and what was taken: (path, why)."""
+    taken: list[tuple[Path, str]] = []
+    rest: Any = values
+    for dotted, why in keys.items():
         for path in find_paths(rest, tuple(dotted.split("."))):
             taken.append((path, why))
             rest = without(rest, path)
@@ -122,9 +138,9 @@ def find_paths(values: Any, pattern: tuple[str, ...], at: Path = ()) -> Iterator
     """The paths in `values` that a pattern of keys and `*` matches."""
     if not pattern:
         yield at
-    elif pattern[0] == "*" and isinstance(values, tuple):
-        for i, item in enumerate(values):
-            yield from find_paths(item, pattern[1:], (*at, i))
+    elif pattern[0] == "*" and isinstance(values, tuple | dict):
+        for key, item in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from find_paths(item, pattern[1:], (*at, key))
     elif isinstance(values, dict) and pattern[0] in values:
         yield from find_paths(values[pattern[0]], pattern[1:], (*at, pattern[0]))
 
@@ -142,4 +158,7 @@ def without(values: Any, path: Path) -> Any:
 def known_beside(path: Path) -> list[str]:
     """The keys without effect that may stand in the mapping at `path`."""
     parent = [str(key) if isinstance(key, str) else "*" for key in path]
-    return [dotted.split(".")[-1] for dotted in WITHOUT_EFFECT if dotted.split(".")[:-1] == parent]
+    if len(parent) > 1 and parent[0] == "overrides" and parent[1] != "defaults":
+        parent[1] = "*"  # a tenant's block
+    keys = (*WITHOUT_EFFECT, *WITHOUT_EFFECT_FOR_A_TENANT)
+    return [dotted.split(".")[-1] for dotted in keys if dotted.split(".")[:-1] == parent]

@@ -51,7 +51,7 @@ def unknown_processors(names: Iterable[str]) -> list[str]:
 
 def tenant_settings(config: Config, tenant: str) -> TenantSettings:
     """The effective settings of a tenant (Tempo INST-5, INST-6, INST-12; CFG-6)."""
-    overrides = config.overrides.defaults.metrics_generator
+    overrides = config.tenant_overrides(tenant).metrics_generator
     generator, registry = config.metrics_generator, config.metrics_generator.registry
     external = dict(registry.external_labels)
     if registry.inject_tenant_id_as:

@@ -5,7 +5,7 @@ numbers (`2026-01-01`, `10:30`) are texts, as in Go's YAML; sequences become tup
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,26 @@ class Document:
     values: dict[str, Any]
     lines: dict[Path, int]
     texts: dict[Path, str]
+    moved: Mapping[Path, Path] = field(default_factory=dict)
+    """Where what now has another place in `values` is written."""
+
+    def written(self, path: Path) -> Path:
+        """The place in the file of what is at `path` in the values."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.moved:
+                return self.moved[path[:end]] + path[end:]
+        return path
+
+    def has(self, path: Path) -> bool:
+        """Whether a key or item stands in the file."""
+        return self.written(path) in self.lines
+
+    def line_of(self, path: Path) -> int:
+        """The line of a key or item, or of the nearest one above it that stands in the file."""
+        path = self.written(path)
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
 
 
 class Composer(yaml.SafeLoader):
