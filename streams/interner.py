@@ -17,7 +17,9 @@ STRING = 1
 """The kind of a text that is one already."""
 ADDRESS = 254
 """The kind of `<address>:<port>`: its bytes are the numbers of the two texts."""
-_BYTES, _KEY_VALUES = 7, 6
+RESOURCE = 253
+"""The kind of all attributes of a resource: their bytes."""
+_BYTES = 7
 
 ABSENT = -1
 """In a column: the attribute isn't there."""
@@ -96,14 +98,17 @@ class Interner:
             known = self._texts[number] = self._make_text(number)
         return known
 
+    def raw(self, number: int) -> bytes:
+        """The bytes of a value as they came; of a `RESOURCE`, those of its attributes, which are a message Resource."""
+        return self._table.arena[self._table.starts[number] : self._table.starts[number + 1]].tobytes()
+
     @property
     def starts(self) -> npt.NDArray[np.int64]:
         """Where each value begins; differences are lengths. Replaced when the table grows."""
         return self._table.starts
 
     def _make_text(self, number: int) -> bytes:
-        start, end = self._table.starts[number], self._table.starts[number + 1]
-        kind, raw = int(self._table.kinds[number]), self._table.arena[start:end].tobytes()
+        kind, raw = int(self._table.kinds[number]), self.raw(number)
         if kind == STRING:
             return raw
         if kind == ADDRESS:
@@ -242,7 +247,7 @@ def _intern_column(
         if kind == 0 or not wanted[row]:
             continue
         length = wide(lengths[row])
-        empty_kind = kind == _BYTES or (_KEY_VALUES < kind != ADDRESS)
+        empty_kind = kind >= _BYTES and kind not in (ADDRESS, RESOURCE)
         if empty_kind or (kind == STRING and length <= 0):
             out[row] = EMPTY  # found, and its text is empty (PRIM-1, PRIM-3)
             continue

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from schemas.config import ServiceGraphsSettings, SpanMetricsSettings, TenantSettings
 from schemas.deltas import Layout
+from schemas.otlp import Mode, WantedKey
 from streams import service_graphs_plan, span_metrics_plan
 from streams.attribute_keys import RESOURCE_ONLY, SERVICE_NAME
 from streams.layouts import layout_of
@@ -26,10 +27,10 @@ class Plan:
         self.tenants: list[str] = []
         self.settings: list[TenantSettings] = []
         self.layouts: list[Layout] = []
-        self.keys: tuple[str, ...] = ()
+        self.keys: tuple[WantedKey, ...] = ()
         """Attributes to look for; only ever added to, so that key rows hold for the whole window."""
         self._sides: list[int] = []
-        self._rows: dict[str, int] = {}
+        self._rows: dict[WantedKey, int] = {}
         self._need(SERVICE_NAME, RESOURCE_ONLY)
         self._rebuild()
 
@@ -46,12 +47,15 @@ class Plan:
             if settings.service_graphs is not None:
                 graphs = settings.service_graphs
                 self._include(service_graphs_plan.needs(graphs), graphs.histogram_buckets)
+            if settings.host_info is not None:
+                for key in settings.host_info.host_identifiers:
+                    self._need(key, RESOURCE_ONLY, Mode.FIRST_NON_EMPTY_STRING)
         if new:
             self._rebuild()
 
-    def row(self, key: str) -> int:
+    def row(self, key: str, mode: Mode = Mode.FIRST) -> int:
         """The row of an attribute in the tables of a frame that was scanned for `keys`; -1 if none is."""
-        return self._rows.get(key, -1)
+        return self._rows.get(WantedKey(key, mode), -1)
 
     @property
     def sides(self) -> npt.NDArray[np.uint8]:
@@ -69,14 +73,16 @@ class Plan:
         if layout not in self.layouts:
             self.layouts.append(layout)
 
-    def _need(self, key: str, sides: int) -> None:
-        if key not in self._rows:
-            self._rows[key] = len(self.keys)
-            self.keys = (*self.keys, key)
+    def _need(self, key: str, sides: int, mode: Mode = Mode.FIRST) -> None:
+        wanted = WantedKey(key, mode)
+        if wanted not in self._rows:
+            self._rows[wanted] = len(self.keys)
+            self.keys = (*self.keys, wanted)
             self._sides.append(0)
-        self._sides[self._rows[key]] |= sides
+        self._sides[self._rows[wanted]] |= sides
 
     def _rebuild(self) -> None:
-        self.span_metrics = span_metrics_plan.span_metrics_plan([s.span_metrics for s in self.settings], self._rows)
+        first = {key.name: row for key, row in self._rows.items() if key.mode is Mode.FIRST}
+        self.span_metrics = span_metrics_plan.span_metrics_plan([s.span_metrics for s in self.settings], first)
         graphs = [s.service_graphs for s in self.settings]
-        self.service_graphs = service_graphs_plan.service_graphs_plan(graphs, self._rows)
+        self.service_graphs = service_graphs_plan.service_graphs_plan(graphs, first)

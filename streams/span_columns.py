@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.metrics import WEIGHT_ONE
-from schemas.otlp import SpanFrame, Strings
+from schemas.otlp import SpanFrame, Strings, resource_attributes
 from streams.attribute_keys import CLIENT_SIDE, OTHER_SIDE, PEER_HOST, PEER_PORT, SERVER_SIDE, SERVICE_NAME
-from streams.interner import ABSENT, STRING, Interner
+from streams.interner import ABSENT, RESOURCE, STRING, Interner
 from streams.plan import Plan
 
 KIND_SERVER, KIND_CLIENT, KIND_PRODUCER, KIND_CONSUMER = 2, 3, 4, 5
@@ -111,7 +111,7 @@ def span_columns(
         values=values,
         resource_values=resource_values,
         service=resource_values[plan.row(SERVICE_NAME)],
-        identity=np.full(resource_values.shape[1], ABSENT, np.int32),
+        identity=_identities(frame, plan, interner, tenant_of_record),
         callee_host=interner.addresses(np.where(on_client, hosts, ABSENT), ports),
         stream_ms=stream_ms,
         offset=frame.records.offset,
@@ -156,6 +156,18 @@ def _resource_values(frame: SpanFrame, plan: Plan, interner: Interner) -> npt.ND
             frame.data, attributes.kind[row], attributes.offset[row], attributes.length[row], every
         )
     return values
+
+
+def _identities(
+    frame: SpanFrame, plan: Plan, interner: Interner, tenant_of_record: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """What names each resource, where its tenant has target_info; a resource without attributes has a number too."""
+    informs = np.array([s.span_metrics is not None and s.span_metrics.enable_target_info for s in plan.settings])
+    if not informs.any():
+        return np.full(len(frame.resources.size), ABSENT, np.int32)
+    wanted = informs[tenant_of_record[frame.resources.record]]
+    data, ranges = resource_attributes(frame.data, frame.resources, wanted)
+    return interner.column(data, np.full(len(wanted), RESOURCE, np.uint8), ranges.offset, ranges.length, wanted)
 
 
 def _texts(

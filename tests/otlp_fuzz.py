@@ -13,7 +13,7 @@ from tests.otlp_samples import uvarint
 
 NAMES = ("a", "bb", "service.name", "a key that is longer than others", "")
 """Keys of attributes: grammatical messages use little else."""
-KEYS = (
+KEYS: tuple[str | WantedKey, ...] = (
     *NAMES,
     *(WantedKey(name, mode) for mode in (Mode.FIRST_POSITIVE_DOUBLE, Mode.FIRST_NON_EMPTY_STRING) for name in NAMES),
 )

@@ -43,9 +43,7 @@ TracesData: Any = message_factory.GetMessageClass(
     _POOL.FindMessageTypeByName("opentelemetry.proto.trace.v1.TracesData")
 )
 AnyValue: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("opentelemetry.proto.common.v1.AnyValue"))
-Resource: Any = message_factory.GetMessageClass(
-    _POOL.FindMessageTypeByName("opentelemetry.proto.resource.v1.Resource")
-)
+Resource: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("opentelemetry.proto.resource.v1.Resource"))
 
 _KINDS = {field.name: field.number for field in AnyValue.DESCRIPTOR.fields}
 

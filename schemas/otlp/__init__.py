@@ -1,6 +1,6 @@
 """OTLP traces: records of `[spans]` into span frames."""
 
-from schemas.otlp.anyvalue import attribute_text
+from schemas.otlp.anyvalue import attribute_pairs, attribute_text
 from schemas.otlp.attributes import Mode, WantedKey
 from schemas.otlp.codecs import Codec
 from schemas.otlp.frame import (
@@ -28,6 +28,7 @@ __all__ = [
     "SpanTable",
     "Strings",
     "WantedKey",
+    "attribute_pairs",
     "attribute_text",
     "resource_attributes",
     "scan_records",

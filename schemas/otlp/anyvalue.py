@@ -20,7 +20,16 @@ def attribute_text(kind: int, payload: bytes) -> bytes:
         return payload
     if kind not in (BOOL, INT, DOUBLE, ARRAY_VALUE, KEY_VALUE_LIST):
         return b""
-    return _text(_any_value().FromString(payload))
+    return _text(_message("AnyValue").FromString(payload))
+
+
+def attribute_pairs(attributes: bytes) -> list[tuple[bytes, bytes]]:
+    """The keys and texts of all attributes of a resource, in order, from their fields in a row (`resource_attributes`).
+
+    As texts, keys are UTF-8 only if their sender's were.
+    """
+    # A list of key-values has them in the field that a resource has its attributes in.
+    return [(pair.key, _text(pair.value)) for pair in _message("KeyValueList").FromString(attributes).values]
 
 
 def _text(value: Any) -> bytes:
@@ -39,8 +48,8 @@ _TEXTS: dict[str, Callable[[Any], bytes]] = {
 
 
 @cache
-def _any_value() -> Any:
-    """The class of OTLP's AnyValue with its strings turned into bytes: invalid UTF-8 must pass."""
+def _message(name: str) -> Any:
+    """The class of a message of OTLP's values with its strings turned into bytes: invalid UTF-8 must pass."""
     file = descriptor_pb2.FileDescriptorProto()
     common_pb2.DESCRIPTOR.CopyToProto(file)
     for message in file.message_type:
@@ -49,4 +58,4 @@ def _any_value() -> Any:
                 field.type = field.TYPE_BYTES
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("opentelemetry.proto.common.v1.AnyValue"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"opentelemetry.proto.common.v1.{name}"))

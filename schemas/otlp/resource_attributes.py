@@ -83,8 +83,8 @@ def _attributes(
 
     They are copied to the target from `to` on, unless that is negative. A Resource may come in several pieces.
     """
-    first, total, last = np.int64(0), np.int64(0), np.int64(0)
-    start = np.int64(fields.offset[row])
+    first, total, last = 0, 0, 0
+    start: int = np.int64(fields.offset[row])  # type: ignore[assignment]  # numba: int
     _, at, end = field(data, start, start + fields.length[row], groups)
     while at < end:
         tag, inner, after = field(data, at, end, groups)
@@ -100,4 +100,4 @@ def _attributes(
                 total += following - inner
                 last = following
             inner = following
-    return first, total, last  # type: ignore[return-value]  # numba: int
+    return first, total, last
