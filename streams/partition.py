@@ -14,8 +14,9 @@ from schemas.checkpoint import Checkpoint
 from schemas.deltas import Window
 from schemas.otlp import Codec, SpanFrame, scan_records
 from schemas.record import Record
-from streams import service_graphs, span_metrics
+from streams import host_info, service_graphs, span_metrics
 from streams.edges import DROPPED, MADE
+from streams.host_info import HostInfo
 from streams.intake import (
     EDGE_SPANS_DROPPED,
     EDGES,
@@ -36,7 +37,8 @@ from streams.span_columns import (
     KIND_SERVER,
     span_columns,
 )
-from streams.span_metrics import KIND_TEXTS, SpanMetrics
+from streams.span_metrics import KIND_TEXTS, SpanMetrics, SpanMetricsCaches
+from streams.target_info import TargetInfoCache
 from streams.windows import window_end
 
 MAX_HALF_EDGE_BYTES = 16 << 20
@@ -98,7 +100,8 @@ class PartitionFold:
         start = Checkpoint.initial(0) if checkpoint is None else checkpoint
         self._settings_of, self._interval_ms, self._codec = settings_of, interval_ms, codec
         self._max_half_edge_bytes, self._max_frame_bytes = max_half_edge_bytes, max_frame_bytes
-        self._span_labels, self._edge_labels = LabelCache("service"), LabelCache("server")
+        self._span_caches = SpanMetricsCaches(LabelCache("service"), TargetInfoCache())
+        self._edge_labels = LabelCache("server")
         self._next_offset = start.next_offset
         self._stream_time_ms = start.stream_time_ms
         self._previous_end_ms = start.previous_end_ms
@@ -195,7 +198,8 @@ class PartitionFold:
         """
         self._waiting = waiting
         self._plan, self._interner, self._counts = Plan(self._settings_of), Interner(), LedgerCounts()
-        self._spans = SpanMetrics(self._plan, self._interner, self._span_labels)
+        self._spans = SpanMetrics(self._plan, self._interner, self._span_caches)
+        self._hosts = HostInfo(self._plan, self._interner)
         self._graphs = ServiceGraphs(self._plan, self._interner, self._edge_labels, waiting, self._max_half_edge_bytes)
 
     def _fold(self, records: Sequence[Record], stream_ms: npt.NDArray[np.int64]) -> list[Rejected]:
@@ -214,6 +218,7 @@ class PartitionFold:
         columns = span_columns(frame, self._plan, self._interner, tenant_of_record, stream_ms[chosen], measured)
         self._spans.fold(columns)
         self._graphs.fold(columns)
+        self._hosts.fold(frame, tenant_of_record, columns)
         return _rejected(frame, scanned)
 
     def _close(self, end_ms: int) -> Window:
@@ -221,15 +226,19 @@ class PartitionFold:
         self._graphs.expire(end_ms)
         span_rows, invalid_spans = self._spans.close()
         edge_rows, invalid_edges = self._graphs.rows()
-        for tenant, count in invalid_spans.items():
-            self._counts.add_discarded(tenant, count, INVALID_UTF8, span_metrics.PROCESSOR)
-        for tenant, count in invalid_edges.items():
-            self._counts.add_discarded(tenant, count, INVALID_UTF8, service_graphs.PROCESSOR)
+        host_rows, invalid_hosts = self._hosts.close()
+        for processor, invalid in (
+            (span_metrics.PROCESSOR, invalid_spans),
+            (service_graphs.PROCESSOR, invalid_edges),
+            (host_info.PROCESSOR, invalid_hosts),
+        ):
+            for tenant, count in invalid.items():
+                self._counts.add_discarded(tenant, count, INVALID_UTF8, processor)
         self._count_edges()
         window = Window(
             end_ms=end_ms,
             previous_end_ms=self._previous_end_ms,
-            rows=window_rows([span_rows, edge_rows]),
+            rows=window_rows([*span_rows, edge_rows, host_rows]),
             layouts=tuple(self._plan.layouts),
             ledger=self._counts.ledger(),
             revision=self._revision,

@@ -1,5 +1,7 @@
 """Span metrics: calls, latencies and sizes by the labels of spans (Tempo §6)."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy.typing as npt
 from schemas.config import SpanMetricsSettings
 from schemas.labels import SPAN_METRICS_RESERVED, reserved_name
 from schemas.metrics import MetricId
+from streams.attribute_keys import SERVICE_INSTANCE
 from streams.groups import (
     CellTable,
     GroupTable,
@@ -26,7 +29,8 @@ from streams.limbs import added
 from streams.plan import Plan
 from streams.rows import Block, LabelCache, LabelSet, ProcessorRows, counter_rows, histogram_rows
 from streams.span_columns import SpanColumns
-from streams.span_metrics_plan import INTRINSICS, SpanMetricsPlan
+from streams.span_metrics_plan import IDENTITY, INTRINSICS, SpanMetricsPlan
+from streams.target_info import NOTHING, TargetInfoCache, identity_pairs, job_text
 
 PROCESSOR = "span-metrics"
 
@@ -37,8 +41,12 @@ KIND_TEXTS = {
 STATUS_TEXTS = {0: b"STATUS_CODE_UNSET", 1: b"STATUS_CODE_OK", 2: b"STATUS_CODE_ERROR"}
 """Unknown numbers are decimal (Tempo SM-5)."""
 
-_TENANT, _SERVICE, _NAME, _KIND, _STATUS, _MESSAGE, _DIMENSIONS = range(7)
-"""Places in a group's key."""
+_TENANT, _SERVICE, _NAME, _KIND, _STATUS, _MESSAGE, _ATTRIBUTES = range(7)
+"""Places in a group's key; after the attributes comes the resource's identity, if the tenant has target_info."""
+
+_INSTANCE = IDENTITY.index(SERVICE_INSTANCE)
+_RESOURCE, _GROUP = 1, 2
+"""Places in the key of a pair of a resource and a group, after the tenant."""
 
 SPAN_TOTALS = np.dtype(
     [
@@ -52,6 +60,13 @@ SPAN_TOTALS = np.dtype(
 """What a group of spans adds up to: spans as they are, weighted calls, bytes."""
 
 
+class SpanMetricsCaches(NamedTuple):
+    """Label sets that were made lately, kept from window to window."""
+
+    labels: LabelCache
+    target_info: TargetInfoCache
+
+
 class SpanTotals(NamedTuple):
     """Everything that a window adds up about spans."""
 
@@ -59,33 +74,55 @@ class SpanTotals(NamedTuple):
     totals: npt.NDArray[Any]
     """Per group, of `SPAN_TOTALS`."""
     cells: CellTable
+    pairs: GroupTable
+    """Resources and groups that have spans in common, where there is a target_info."""
+    pair_spans: npt.NDArray[np.int64]
+    """Per pair: how many."""
 
 
 class SpanMetrics:
     """The span metrics of one open window."""
 
-    def __init__(self, plan: Plan, interner: Interner, cache: LabelCache) -> None:
-        self._plan, self._interner, self._cache = plan, interner, cache
-        self._state = _new_state(64, _DIMENSIONS, 1)
+    def __init__(self, plan: Plan, interner: Interner, caches: SpanMetricsCaches) -> None:
+        self._plan, self._interner, self._caches = plan, interner, caches
+        self._state = _new_state(64, _ATTRIBUTES, 1)
 
     def fold(self, spans: SpanColumns) -> None:
         """Add the spans of a frame, in log order."""
         plan = self._plan.span_metrics
-        self._widen(_DIMENSIONS + plan.dimensions.shape[1], plan.limits_ns.shape[1] + 1)
+        self._widen(_ATTRIBUTES + plan.dimensions.shape[1] + len(IDENTITY), plan.limits_ns.shape[1] + 1)
         row = 0
         while (row := _fold(spans, plan, self._state, row)) < len(spans.kind):
             self._grow()
 
-    def close(self) -> tuple[ProcessorRows, dict[str, int]]:
-        """The window's rows, and by tenant the spans whose labels are invalid (Tempo SM-15)."""
+    def close(self) -> tuple[list[ProcessorRows], Counter[str]]:
+        """The window's rows, and by tenant the spans whose labels, or resource's labels, are invalid (Tempo SM-15)."""
         count = int(self._state.groups.used[0])
         tenants = [self._plan.tenants[number] for number in self._state.groups.keys[:count, _TENANT].tolist()]
         label_sets = self._label_sets(count)
-        invalid: dict[str, int] = {}
+        invalid: Counter[str] = Counter()
         for tenant, made, spans in zip(tenants, label_sets, self._state.totals["spans"][:count].tolist(), strict=True):
             if made.labels is None:
-                invalid[tenant] = invalid.get(tenant, 0) + spans
-        return ProcessorRows(self._blocks(count), list(zip(tenants, label_sets, strict=True))), invalid
+                invalid[tenant] += spans
+        measured = ProcessorRows(self._blocks(count), list(zip(tenants, label_sets, strict=True)))
+        return [measured, self._target_infos(label_sets, invalid)], invalid
+
+    def _target_infos(self, label_sets: Sequence[LabelSet], invalid: Counter[str]) -> ProcessorRows:
+        """A gauge for each resource with a span whose labels are valid (SM-15, SM-31, SM-33)."""
+        used = int(self._state.pairs.used[0])
+        found: dict[tuple[int, int], LabelSet] = {}
+        spans = self._state.pair_spans[:used].tolist()
+        for (tenant, resource, group), count in zip(self._state.pairs.keys[:used].tolist(), spans, strict=True):
+            if label_sets[group].labels is None:
+                continue
+            made = self._caches.target_info.of(self._interner.raw(resource), self._plan.settings[tenant])
+            if made.labels is None:
+                invalid[self._plan.tenants[tenant]] += count
+            elif made is not NOTHING:
+                found[tenant, resource] = made
+        one, none = np.ones(len(found), np.uint64), np.zeros(len(found), np.int64)
+        rows = counter_rows(MetricId.TARGET_INFO, one, one, none)
+        return ProcessorRows([rows], [(self._plan.tenants[tenant], made) for (tenant, _), made in found.items()])
 
     def _label_sets(self, count: int) -> list[LabelSet]:
         """The labels of each group, in the order of Tempo SM-5."""
@@ -93,8 +130,9 @@ class SpanMetrics:
         return [self._label_set(key, names[key[_TENANT]]) for key in self._state.groups.keys[:count].tolist()]
 
     def _label_set(self, key: list[int], names: tuple[bytes, ...]) -> LabelSet:
-        settings = self._plan.settings[key[_TENANT]]
-        shown, text = self._plan.span_metrics.intrinsics[key[_TENANT]], self._interner.text
+        settings, text = self._plan.settings[key[_TENANT]], self._interner.text
+        own, shown = settings.span_metrics, self._plan.span_metrics.intrinsics[key[_TENANT]]
+        assert own is not None
         intrinsics = (
             text(key[_SERVICE]),
             text(key[_NAME]),
@@ -103,9 +141,20 @@ class SpanMetrics:
             text(key[_MESSAGE]),
         )
         values = [value for value, wanted in zip(intrinsics, shown, strict=True) if wanted]
-        dimensions = len(names) - len(values)
-        values += map(text, key[_DIMENSIONS : _DIMENSIONS + dimensions])
-        return self._cache.of(names, tuple(values), settings.max_label_name_length, settings.max_label_value_length)
+        at = _ATTRIBUTES
+        values += map(text, key[at : at + len(own.dimensions)])
+        at += len(own.dimensions)
+        for mapping in own.dimension_mappings:
+            sources = map(text, key[at : at + len(mapping.source_labels)])
+            values.append(mapping.join.encode().join(filter(None, sources)))
+            at += len(mapping.source_labels)
+        if own.enable_target_info:
+            name, namespace, instance = map(text, key[at : at + len(IDENTITY)])
+            identity = identity_pairs(job_text(name, namespace), instance)
+            names += tuple(name for name, _ in identity)
+            values += [value for _, value in identity]
+        lengths = settings.max_label_name_length, settings.max_label_value_length
+        return self._caches.labels.of(names, tuple(values), *lengths)
 
     def _blocks(self, count: int) -> list[Block]:
         tenant = self._state.groups.keys[:count, _TENANT]
@@ -125,29 +174,38 @@ class SpanMetrics:
 
     def _widen(self, width: int, places: int) -> None:
         """Room for the keys and buckets of tenants that have just appeared."""
-        groups, totals, cells = self._state
-        self._state = SpanTotals(resized_groups(groups, 0, width, places), totals, cells)
+        self._state = self._state._replace(groups=resized_groups(self._state.groups, 0, width, places))
 
     def _grow(self) -> None:
-        """Room for a group and a cell at least."""
-        groups, totals, cells = self._state
+        """Room for a group, a cell and a pair at least."""
+        groups, totals, cells, pairs, pair_spans = self._state
         if groups.used[0] == len(totals):
             groups = resized_groups(groups, 2 * len(totals), 0, 0)
             totals = np.concatenate([totals, np.zeros_like(totals)])
         if cells.used[0] == len(cells.cells):
             cells = resized_cells(cells, 2 * len(cells.cells))
-        self._state = SpanTotals(groups, totals, cells)
+        if pairs.used[0] == len(pair_spans):
+            pairs = resized_groups(pairs, 2 * len(pair_spans), 0, 0)
+            pair_spans = np.concatenate([pair_spans, np.zeros_like(pair_spans)])
+        self._state = SpanTotals(groups, totals, cells, pairs, pair_spans)
 
 
 def _label_names(settings: SpanMetricsSettings | None) -> tuple[bytes, ...]:
     if settings is None:
         return ()
     shown = [name.encode() for name in INTRINSICS if getattr(settings.intrinsic_dimensions, name)]
-    return (*shown, *(reserved_name(key, SPAN_METRICS_RESERVED) for key in settings.dimensions))
+    own = (*settings.dimensions, *(mapping.name for mapping in settings.dimension_mappings))
+    return (*shown, *(reserved_name(name, SPAN_METRICS_RESERVED) for name in own))
 
 
 def _new_state(capacity: int, width: int, places: int) -> SpanTotals:
-    return SpanTotals(new_groups(capacity, width, places), np.zeros(capacity, SPAN_TOTALS), new_cells(2 * capacity))
+    return SpanTotals(
+        groups=new_groups(capacity, width, places),
+        totals=np.zeros(capacity, SPAN_TOTALS),
+        cells=new_cells(2 * capacity),
+        pairs=new_groups(capacity, _GROUP + 1, 1),
+        pair_spans=np.zeros(capacity, np.int64),
+    )
 
 
 @kernel
@@ -155,15 +213,17 @@ def _fold(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, first: i
     """Add the spans from row `first` on; the row at which there was no room, or their count."""
     for row in range(first, len(spans.kind)):
         tenant = wide(spans.tenant[row])
-        if not spans.measured[row] or not plan.active[tenant]:
+        if not spans.measured[row] or not plan.active[tenant] or not spans.for_span_metrics.accepted[row]:
             continue
-        if state.cells.used[0] == len(state.cells.cells):
+        if state.cells.used[0] == len(state.cells.cells) or state.pairs.used[0] == len(state.pair_spans):
             return row
         width = _group_key(spans, plan, row, tenant, state.groups.scratch)
         group = find_group(state.groups, width)
         if group == FULL:
             return row
         _add_span(spans, plan, state, row, tenant, group)
+        if plan.informs[tenant]:
+            _add_pair(spans, state, row, tenant, group)
     return len(spans.kind)
 
 
@@ -183,8 +243,22 @@ def _group_key(spans: SpanColumns, plan: SpanMetricsPlan, row: int, tenant: int,
         value = spans.resource_values[attribute, resource]  # the resource comes first (PRIM-2)
         if value < 0:
             value = spans.values[attribute, row]
-        key[_DIMENSIONS + i] = max(value, 0)
-    return wide(_DIMENSIONS + plan.dimension_counts[tenant])
+        key[_ATTRIBUTES + i] = max(value, 0)
+    width = wide(_ATTRIBUTES + plan.dimension_counts[tenant])
+    if not plan.informs[tenant]:
+        return width
+    for i in range(len(plan.identity)):
+        named = i < _INSTANCE or plan.names_instance[tenant]
+        key[width + i] = max(spans.resource_values[plan.identity[i], resource], 0) if named else 0
+    return wide(width + len(plan.identity))
+
+
+@kernel
+def _add_pair(spans: SpanColumns, state: SpanTotals, row: int, tenant: int, group: int) -> None:
+    """Note that a resource has a span in a group."""
+    key = state.pairs.scratch
+    key[_TENANT], key[_RESOURCE], key[_GROUP] = tenant, spans.identity[spans.resource[row]], group
+    state.pair_spans[find_group(state.pairs, wide(_GROUP + 1))] += 1
 
 
 @kernel

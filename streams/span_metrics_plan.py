@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.config import SpanMetricsSettings
-from streams.attribute_keys import ANY_SIDE
+from streams.attribute_keys import ANY_SIDE, RESOURCE_ONLY, SERVICE_INSTANCE, SERVICE_NAME, SERVICE_NAMESPACE
 from streams.layouts import layout_of, limits_ns
 from streams.ragged import counts, ragged
 
+IDENTITY = (SERVICE_NAME, SERVICE_NAMESPACE, SERVICE_INSTANCE)
+"""What job and instance are made of (SM-6), of the resource only."""
 INTRINSICS = ("service", "span_name", "span_kind", "status_code", "status_message")
 """In the order of Tempo SM-5, which is that of a group's key after the tenant."""
 
@@ -24,7 +26,12 @@ class SpanMetricsPlan(NamedTuple):
     """Which of `INTRINSICS` are labels."""
     dimension_counts: npt.NDArray[np.int32]
     dimensions: npt.NDArray[np.int32]
-    """Key rows."""
+    """Key rows: those of dimensions, then the sources of each mapping."""
+    informs: npt.NDArray[np.bool_]
+    """Whether there is a target_info: then what names the resource is part of a group's key (SM-36)."""
+    names_instance: npt.NDArray[np.bool_]
+    identity: npt.NDArray[np.int32]
+    """The key rows of `IDENTITY`; -1 if no tenant needs them."""
     limit_counts: npt.NDArray[np.int32]
     limits_ns: npt.NDArray[np.int64]
     """The longest latency of each bucket but +Inf."""
@@ -32,13 +39,22 @@ class SpanMetricsPlan(NamedTuple):
 
 def needs(settings: SpanMetricsSettings) -> Iterator[tuple[str, int]]:
     """The attributes to look for, and on which spans (bits of `streams.attribute_keys`)."""
-    for key in settings.dimensions:
+    for key in read_attributes(settings):
         yield key, ANY_SIDE
+    if settings.enable_target_info:
+        for key in IDENTITY:
+            yield key, RESOURCE_ONLY
+
+
+def read_attributes(settings: SpanMetricsSettings) -> tuple[str, ...]:
+    """The attributes whose values are part of a group's key, in its order."""
+    sources = (key for mapping in settings.dimension_mappings for key in mapping.source_labels)
+    return (*settings.dimensions, *sources)
 
 
 def span_metrics_plan(every: Sequence[SpanMetricsSettings | None], rows: Mapping[str, int]) -> SpanMetricsPlan:
     """The plan of tenants in their order; `rows` are the key rows of attributes."""
-    dimensions = [[rows[key] for key in s.dimensions] if s else [] for s in every]
+    dimensions = [[rows[key] for key in read_attributes(s)] if s else [] for s in every]
     limits = [limits_ns(layout_of(s.histogram_buckets)) if s else [] for s in every]
     shown = [[getattr(s.intrinsic_dimensions, name) if s else False for name in INTRINSICS] for s in every]
     return SpanMetricsPlan(
@@ -47,6 +63,9 @@ def span_metrics_plan(every: Sequence[SpanMetricsSettings | None], rows: Mapping
         intrinsics=np.array(shown, np.bool_).reshape(-1, len(INTRINSICS)),
         dimension_counts=counts(dimensions),
         dimensions=ragged(dimensions).astype(np.int32),
+        informs=np.array([s is not None and s.enable_target_info for s in every], np.bool_),
+        names_instance=np.array([s is not None and s.enable_instance_label for s in every], np.bool_),
+        identity=np.array([rows.get(key, -1) for key in IDENTITY], np.int32),
         limit_counts=counts(limits),
         limits_ns=ragged(limits),
     )

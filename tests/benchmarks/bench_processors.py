@@ -26,7 +26,8 @@ from streams.plan import Plan
 from streams.rows import LabelCache
 from streams.service_graphs import ServiceGraphs
 from streams.span_columns import span_columns
-from streams.span_metrics import SpanMetrics
+from streams.span_metrics import SpanMetrics, SpanMetricsCaches
+from streams.target_info import TargetInfoCache
 from tests.otlp_samples import START_NS, span_records, trace_records
 from tests.streams.log import settings, tick
 
@@ -74,7 +75,7 @@ def steps(tenants: TenantSettings, records: list[Record], turn: Clock) -> None:
     """One window, step by step."""
     plan, interner = Plan(lambda _: tenants), Interner()
     plan.include(["single-tenant"])
-    spans = SpanMetrics(plan, interner, LabelCache("service"))
+    spans = SpanMetrics(plan, interner, SpanMetricsCaches(LabelCache("service"), TargetInfoCache()))
     graphs = ServiceGraphs(plan, interner, LabelCache("server"), HALF_EDGE_SCHEMA.to_frame(), MAX_HALF_EDGE_BYTES)
     for frame in frames_of(records, plan.keys):
         tenant = np.zeros(len(frame.records.offset), np.int32)
