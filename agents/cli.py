@@ -18,6 +18,8 @@ import click
 import structlog
 
 from agents import logs
+from agents.config_commands import config_group
+from agents.config_file import CONFIG_FILE, valid
 
 if TYPE_CHECKING:
     from agents.own_metrics import OwnMetrics
@@ -35,12 +37,6 @@ class Stage(Protocol):
         """Run the stage."""
 
 
-CONFIG_FILE = click.option(
-    "--config.file",
-    "config_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Configuration, in Tempo's YAML.",
-)
 KAFKA = click.option("--kafka", metavar="HOST:PORT", help="Kafka's address, instead of the configuration's.")
 LOG_LEVEL = click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
@@ -231,49 +227,21 @@ def topics_check(config_file: Path | None, kafka: str | None, log_level: str) ->
     click.echo("topics are as they should be")
 
 
-@cli.group("config")
-def config_group() -> None:
-    """The configuration file."""
-
-
-@config_group.command("check")
-@CONFIG_FILE
-def config_check(config_file: Path | None) -> None:
-    """Read the file as every stage does, and say what has no effect here."""
-    config = read_config(config_file, None, "error")
-    for note in config.notes:
-        click.echo(note)
-    click.echo("configuration is valid")
-
-
-class InvalidConfigError(click.ClickException):
-    """A configuration that isn't valid, one line for each thing that is wrong."""
-
-    exit_code = 2
+cli.add_command(config_group)
 
 
 def read_config(config_file: Path | None, kafka: str | None, log_level: str) -> "Config":
     """The configuration, with the address of `--kafka` if it is given; notes on what has no effect are logged."""
     logs.configure(log_level)
     from agents.options import with_kafka
-    from schemas.config import load_config
+    from schemas.config import load_all
 
-    config = valid(lambda: load_config(config_file))
+    config = valid(lambda: load_all(config_file))
     if kafka is not None:
         config = valid(lambda: with_kafka(config, kafka))
     for note in config.notes:
         log.info(note)
     return config
-
-
-def valid(make: Callable[[], "Config"]) -> "Config":
-    """What `make` gives; a configuration that isn't valid ends the program."""
-    from schemas.config import ConfigError
-
-    try:
-        return make()
-    except (ConfigError, ValueError) as error:
-        raise InvalidConfigError(str(error)) from error
 
 
 def run_stage(config: "Config", stage: Stage) -> None:

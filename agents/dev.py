@@ -20,7 +20,7 @@ from agents.generated import Generated
 from agents.options import with_kafka, with_remote_write
 from agents.own_metrics import OwnMetrics, own_routes, serve
 from agents.warm_up import warm_up
-from schemas.config import Config, load_config
+from schemas.config import Config, load_all, load_config
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ class DevOptions:
 
 def dev_config(config_file: Path | None) -> Config:
     """The file's configuration if there is one, else that of `dev`."""
-    return load_config(config_file) if config_file is not None else load_config(None, text=DEV_CONFIG)
+    return load_all(config_file) if config_file is not None else load_config(None, text=DEV_CONFIG)
 
 
 async def run(config: Config, stop: asyncio.Event, options: DevOptions, console: Console | None = None) -> None:

@@ -1,6 +1,7 @@
 """Durations as Go writes them: "15s", "1m30s", "1.5h", "100ms"."""
 
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, TypeVar
 
@@ -92,10 +93,21 @@ def check_positive(value: Number) -> Number:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What the number of a duration counts, for those who print it."""
+
+    ns: int
+
+    def text(self, value: float) -> str:
+        """The duration as a file has it."""
+        return duration_text(round(value * self.ns))
+
+
 # In the file these are texts; in the models a field's name says its unit, and Python code gives numbers of that unit.
 # The schema's own bounds would be printed without a unit, hence `check_positive`; a negative duration can't be written.
-Nanoseconds = Annotated[int, BeforeValidator(read_nanoseconds)]
-Milliseconds = Annotated[int, BeforeValidator(read_milliseconds)]
-Seconds = Annotated[float, BeforeValidator(read_seconds)]
+Nanoseconds = Annotated[int, BeforeValidator(read_nanoseconds), Unit(1)]
+Milliseconds = Annotated[int, BeforeValidator(read_milliseconds), Unit(UNIT_NS["ms"])]
+Seconds = Annotated[float, BeforeValidator(read_seconds), Unit(UNIT_NS["s"])]
 PositiveMilliseconds = Annotated[Milliseconds, AfterValidator(check_positive)]
 PositiveSeconds = Annotated[Seconds, AfterValidator(check_positive)]

@@ -1,5 +1,6 @@
 """What a tenant may override (`overrides`, Tempo §12). Absent (None) keeps the static value (INST-12)."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -22,7 +23,7 @@ def check_intrinsics(intrinsics: dict[str, bool] | None) -> dict[str, bool] | No
 
 def check_bucket_factor(factor: float) -> float:
     """Tempo OVR-5; 0 is Tempo's word for unset."""
-    if factor != 0 and not factor > 1:
+    if factor != 0 and not 1 < factor < math.inf:
         raise ValueError(f"{factor} must be greater than 1")
     return factor
 
