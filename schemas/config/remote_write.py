@@ -1,92 +1,105 @@
 """Remote-write endpoints (`metrics_generator.storage.remote_write`): Prometheus' own block (Tempo ST-3)."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from schemas.config.durations import PositiveSeconds
-from schemas.config.section import Section
-
-RESERVED_HEADERS = frozenset(
-    {
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "host",
-        "transfer-encoding",
-        "user-agent",
-        "x-prometheus-remote-write-version",
-    }
+from schemas.config.durations import PositiveSeconds, Seconds
+from schemas.config.http_client import (
+    Authorization,
+    BasicAuth,
+    File,
+    Headers,
+    HttpClient,
+    HttpHeader,
+    OAuth2,
+    check_header_name,
+    check_header_value,
+    check_url,
 )
+from schemas.config.relabel import RelabelConfig
+from schemas.config.section import Int, Section
+
+AT_MOST_ONE = ("basic_auth", "authorization", "oauth2", "sigv4", "azuread", "google_iam", "bearer_token")
 
 
-def check_url(url: str) -> str:
-    """An http(s) URL without credentials: it stands in logs and metrics."""
-    try:
-        parts = urlsplit(url)
-        host, with_credentials = parts.hostname, "@" in parts.netloc
-    except ValueError:
-        host, with_credentials = None, False
-    if with_credentials:
-        raise ValueError("a URL with credentials would show in logs; write them in basic_auth")
-    if not host or parts.scheme not in {"http", "https"}:
-        raise ValueError("not an http or https URL; write one such as http://prometheus:9090/api/v1/write")
-    return url
-
-
-def check_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    """Headers that the protocol itself sets can't be changed."""
-    for name in headers:
-        if name.lower() in RESERVED_HEADERS:
-            raise ValueError(f"header {name} is set by the protocol; leave it out")
-        if not name.isascii() or not name.isprintable() or any(c in ' ":,;()<>@[]{}/?=\\' for c in name) or not name:
-            raise ValueError(f"{name!r} is not a header name; use letters, digits and hyphens")
+def check_http_headers(headers: dict[str, HttpHeader]) -> dict[str, HttpHeader]:
+    """Unlike `headers` these may hold anything that the protocol doesn't set."""
+    for name, header in headers.items():
+        check_header_name(name)
+        for value in (*map(SecretStr, header.values), *header.secrets):
+            check_header_value(value)
     return headers
 
 
-class BasicAuth(Section):
-    """HTTP basic authentication; the password here or in a file, which is read at every use."""
+class QueueConfig(Section):
+    """How samples are sent. Windows go one after the other, so what concerns queues and shards has no effect."""
 
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    password_file: Annotated[Path | None, Field(strict=False)] = None
+    # Tempo's; a request is also cut where it gets too long (agents/remote_write).
+    max_samples_per_send: Annotated[Int, Field(ge=1)] = 2000
+    min_backoff_s: PositiveSeconds = Field(default=0.03, alias="min_backoff")
+    max_backoff_s: PositiveSeconds = Field(default=5.0, alias="max_backoff")
+    # 0: samples of any age are sent.
+    sample_age_limit_s: Seconds = Field(default=0.0, alias="sample_age_limit")
 
     @model_validator(mode="after")
-    def _one_password(self) -> Self:
-        if self.password.get_secret_value() and self.password_file:
-            raise ValueError("password and password_file exclude each other; name one")
-        if not self.username:
-            raise ValueError("username is missing; name it")
+    def _backoff_grows(self) -> Self:
+        if self.min_backoff_s > self.max_backoff_s:
+            raise ValueError("min_backoff is longer than max_backoff; change one")
         return self
 
 
-class RemoteWriteConfig(Section):
-    """One endpoint. `url` is required; secrets are `SecretStr`, which print as stars."""
+class MetadataConfig(Section):
+    """Type and help of each metric family, for endpoints of remote write 1.0; 2.0 has them with every series."""
+
+    send: bool = True
+    send_interval_s: PositiveSeconds = Field(default=60.0, alias="send_interval")
+    max_samples_per_send: Annotated[Int, Field(ge=1)] = 2000
+
+
+class RemoteWriteConfig(HttpClient):
+    """One endpoint. `url` is required."""
 
     url: Annotated[str, AfterValidator(check_url)]
     name: str = ""
     remote_timeout_s: PositiveSeconds = Field(default=30.0, alias="remote_timeout")
-    # Authorization may stand here, unlike in Prometheus, until the block of that name is implemented.
-    headers: Annotated[dict[str, SecretStr], AfterValidator(check_headers)] = Field(default_factory=dict)
+    headers: Headers = Field(default_factory=dict)
+    http_headers: Annotated[dict[str, HttpHeader], AfterValidator(check_http_headers)] = Field(default_factory=dict)
+    write_relabel_configs: tuple[RelabelConfig, ...] = ()
     basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
+    oauth2: OAuth2 | None = None
+    bearer_token: SecretStr = SecretStr("")
+    bearer_token_file: File = None
+    follow_redirects: bool = True
+    queue_config: QueueConfig = QueueConfig()
+    metadata_config: MetadataConfig = MetadataConfig()
+    protobuf_message: Literal["prometheus.WriteRequest", "io.prometheus.write.v2.Request"] = "prometheus.WriteRequest"
 
     # Read in their shape only: schemas/config/pending.py refuses what they would switch on.
-    http_headers: dict[str, Any] = Field(default_factory=dict)
-    write_relabel_configs: tuple[dict[str, Any], ...] = ()
-    authorization: dict[str, Any] = Field(default_factory=dict)
-    oauth2: dict[str, Any] = Field(default_factory=dict)
-    sigv4: dict[str, Any] = Field(default_factory=dict)
-    azuread: dict[str, Any] = Field(default_factory=dict)
-    google_iam: dict[str, Any] = Field(default_factory=dict)
-    tls_config: dict[str, Any] = Field(default_factory=dict)
-    proxy_url: str = ""
-    no_proxy: str = ""
-    proxy_from_environment: bool = False
-    proxy_connect_header: dict[str, Any] = Field(default_factory=dict)
-    protobuf_message: Literal["prometheus.WriteRequest", "io.prometheus.write.v2.Request"] = "prometheus.WriteRequest"
+    sigv4: dict[str, Any] | None = None
+    azuread: dict[str, Any] | None = None
+    google_iam: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_authorize(self) -> Self:
+        if self.bearer_token.get_secret_value() and self.bearer_token_file:
+            raise ValueError("bearer_token and bearer_token_file exclude each other; name one")
+        used = [name for name in AT_MOST_ONE[:-1] if getattr(self, name) is not None]
+        if self.bearer_token.get_secret_value() or self.bearer_token_file:
+            used.append("bearer_token")
+        if len(used) > 1:
+            raise ValueError(
+                f"at most one of {', '.join(AT_MOST_ONE)} may be configured; there are {' and '.join(used)}"
+            )
+        return self
+
+    @property
+    def bearer(self) -> Authorization | None:
+        """`authorization`, or the older keys `bearer_token` and `bearer_token_file` as such."""
+        if self.bearer_token.get_secret_value() or self.bearer_token_file:
+            return Authorization(credentials=self.bearer_token, credentials_file=self.bearer_token_file)
+        return self.authorization
 
 
 def check_names(endpoints: tuple[RemoteWriteConfig, ...]) -> tuple[RemoteWriteConfig, ...]:

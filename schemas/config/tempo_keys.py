@@ -37,6 +37,7 @@ BLOCKS = frozenset(
 
 KAFKA_OWNS = "partitions are assigned by Kafka's consumer groups"
 LOG_IS_BUFFER = "the log is the buffer"
+IN_ORDER = "windows are sent in order, each after the one before it"
 
 WITHOUT_EFFECT: dict[str, str] = {
     "distributor.extend_writes": KAFKA_OWNS,
@@ -62,9 +63,12 @@ WITHOUT_EFFECT: dict[str, str] = {
     "metrics_generator.skip_stale_backlog_on_startup": "a backlog is measured at the times of its records",
     "metrics_generator.storage.path": LOG_IS_BUFFER,
     "metrics_generator.storage.remote_write.*.enable_http2": "remote write is HTTP/1.1",
-    "metrics_generator.storage.remote_write.*.follow_redirects": "redirects are not followed",
-    "metrics_generator.storage.remote_write.*.metadata_config": "generated metrics have none, as in Tempo (ST-8)",
-    "metrics_generator.storage.remote_write.*.queue_config": "windows are sent in order, each after the one before it",
+    "metrics_generator.storage.remote_write.*.queue_config.batch_send_deadline": "a window is sent when it is complete",
+    "metrics_generator.storage.remote_write.*.queue_config.capacity": IN_ORDER,
+    "metrics_generator.storage.remote_write.*.queue_config.max_shards": IN_ORDER,
+    "metrics_generator.storage.remote_write.*.queue_config.min_shards": IN_ORDER,
+    "metrics_generator.storage.remote_write.*.queue_config.retry_on_http_429": "what may pass is always tried again",
+    "metrics_generator.storage.remote_write.*.round_robin_dns": "connections are kept",
     "metrics_generator.storage.remote_write.*.send_exemplars": "exemplars are always sent, as in Tempo (ST-4)",
     "metrics_generator.storage.remote_write.*.send_native_histograms": "the tenant's histogram mode decides (ST-4)",
     "metrics_generator.storage.remote_write_flush_deadline": LOG_IS_BUFFER,
