@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from schemas import checkpoint_pb2 as pb
 from schemas.errors import Malformed, Reason
+from schemas.rules_in_force import RulesInForce, decode_rules, encode_rules
 
 FORMAT_VERSION = 1
 
@@ -63,7 +64,8 @@ class Checkpoint:
 
     `next_offset` and `next_timestamp_ms` name the record to read first; a record with that offset and another timestamp
     means that the topic was replaced. `stream_time_ms` holds from that record on. Without any record before it, and so
-    without a window, the times are None.
+    without a window, the times are None. `rules` is None where whoever reads the log knows its rules from elsewhere;
+    only then `revision` counts.
     """
 
     next_offset: int
@@ -72,11 +74,12 @@ class Checkpoint:
     previous_end_ms: int | None = None
     revision: int = 0
     half_edges: pl.DataFrame = field(default_factory=HALF_EDGE_SCHEMA.to_frame)
+    rules: RulesInForce | None = None
 
     @classmethod
-    def initial(cls, offset: int) -> "Checkpoint":
+    def initial(cls, offset: int, rules: RulesInForce | None = None) -> "Checkpoint":
         """Of a partition of which nothing was read."""
-        return cls(offset)
+        return cls(offset, rules=rules)
 
     def restarted(self, offset: int) -> "Checkpoint":
         """In a topic that replaced the one which this one speaks of: windows go on where they were, offsets don't."""
@@ -92,6 +95,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
         stream_time_ms=checkpoint.stream_time_ms,
         previous_end_ms=checkpoint.previous_end_ms,
         revision=checkpoint.revision,
+        rules=b"" if checkpoint.rules is None else encode_rules(checkpoint.rules),
     )
     if not checkpoint.half_edges.is_empty():
         pack_half_edges(message, checkpoint.half_edges.select(HALF_EDGE_SCHEMA.names()))
@@ -123,6 +127,7 @@ def decode_checkpoint(value: bytes) -> Checkpoint:
         previous_end_ms=message.previous_end_ms if message.HasField("previous_end_ms") else None,
         revision=message.revision,
         half_edges=_half_edges(message),
+        rules=decode_rules(message.rules) if message.rules else None,
     )
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CheckpointRecord(_message.Message):
-    __slots__ = ("format_version", "next_offset", "next_timestamp_ms", "stream_time_ms", "previous_end_ms", "revision", "half_edges", "half_edges_size", "half_edges_checksum")
+    __slots__ = ("format_version", "next_offset", "next_timestamp_ms", "stream_time_ms", "previous_end_ms", "revision", "half_edges", "half_edges_size", "half_edges_checksum", "rules")
     FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
     NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
     NEXT_TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class CheckpointRecord(_message.Message):
     HALF_EDGES_FIELD_NUMBER: _ClassVar[int]
     HALF_EDGES_SIZE_FIELD_NUMBER: _ClassVar[int]
     HALF_EDGES_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
     format_version: int
     next_offset: int
     next_timestamp_ms: int
@@ -25,4 +26,5 @@ class CheckpointRecord(_message.Message):
     half_edges: bytes
     half_edges_size: int
     half_edges_checksum: bytes
-    def __init__(self, format_version: _Optional[int] = ..., next_offset: _Optional[int] = ..., next_timestamp_ms: _Optional[int] = ..., stream_time_ms: _Optional[int] = ..., previous_end_ms: _Optional[int] = ..., revision: _Optional[int] = ..., half_edges: _Optional[bytes] = ..., half_edges_size: _Optional[int] = ..., half_edges_checksum: _Optional[bytes] = ...) -> None: ...
+    rules: bytes
+    def __init__(self, format_version: _Optional[int] = ..., next_offset: _Optional[int] = ..., next_timestamp_ms: _Optional[int] = ..., stream_time_ms: _Optional[int] = ..., previous_end_ms: _Optional[int] = ..., revision: _Optional[int] = ..., half_edges: _Optional[bytes] = ..., half_edges_size: _Optional[int] = ..., half_edges_checksum: _Optional[bytes] = ..., rules: _Optional[bytes] = ...) -> None: ...

@@ -30,12 +30,13 @@ class Tick:
 class ConfigChange:
     """In both topics: what decides values from the window that ends at `from_end_ms` on.
 
-    `config_yaml` never holds endpoints, headers or secrets. `program` is the version of its writer, recorded only.
+    `rules` are what `schemas.config.rules` packs, never endpoints, headers or secrets. `program` is the version of its
+    writer, recorded only.
     """
 
     revision: int
     from_end_ms: int
-    config_yaml: str
+    rules: bytes
     program: str
     spans_partitions: int
 
@@ -62,7 +63,7 @@ def encode_control(control: Control) -> bytes:
             message.config_change.SetInParent()
             message.config_change.revision = control.revision
             message.config_change.from_end_ms = control.from_end_ms
-            message.config_change.config_yaml = control.config_yaml
+            message.config_change.rules = control.rules
             message.config_change.program = control.program
             message.config_change.spans_partitions = control.spans_partitions
         case Waiver(partition, end_ms):
@@ -95,7 +96,7 @@ def _config_change(change: pb.ConfigChange) -> ConfigChange:
     return ConfigChange(
         revision=change.revision,
         from_end_ms=_time(change.from_end_ms),
-        config_yaml=change.config_yaml,
+        rules=change.rules,
         program=change.program,
         spans_partitions=_partition(change.spans_partitions),
     )

@@ -25,18 +25,18 @@ class Tick(_message.Message):
     def __init__(self, end_ms: _Optional[int] = ...) -> None: ...
 
 class ConfigChange(_message.Message):
-    __slots__ = ("revision", "from_end_ms", "config_yaml", "program", "spans_partitions")
+    __slots__ = ("revision", "from_end_ms", "rules", "program", "spans_partitions")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     FROM_END_MS_FIELD_NUMBER: _ClassVar[int]
-    CONFIG_YAML_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
     SPANS_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     revision: int
     from_end_ms: int
-    config_yaml: str
+    rules: bytes
     program: str
     spans_partitions: int
-    def __init__(self, revision: _Optional[int] = ..., from_end_ms: _Optional[int] = ..., config_yaml: _Optional[str] = ..., program: _Optional[str] = ..., spans_partitions: _Optional[int] = ...) -> None: ...
+    def __init__(self, revision: _Optional[int] = ..., from_end_ms: _Optional[int] = ..., rules: _Optional[bytes] = ..., program: _Optional[str] = ..., spans_partitions: _Optional[int] = ...) -> None: ...
 
 class Waiver(_message.Message):
     __slots__ = ("partition", "end_ms")

@@ -18,6 +18,7 @@ from schemas.deltas import Layout, LedgerKey, join, split
 from schemas.errors import Malformed, Reason
 from schemas.labels import decode_labels
 from schemas.metrics import METRICS, Kind
+from schemas.rules_in_force import RulesInForce, decode_rules, encode_rules
 
 FORMAT_VERSION = 1
 
@@ -81,7 +82,8 @@ class Cut:
 
     `applied` is, by source partition, the last window that completed windows contain, and `next_offset` the lowest
     offset with something that they don't: who reads from there on, and passes over what was applied, goes on exactly.
-    `adopted_after` holds what was delivered when adopting began (`Shard.adopt`), None if it didn't.
+    `adopted_after` holds what was delivered when adopting began (`Shard.adopt`), None if it didn't. `rules` is None
+    where whoever reads the log knows its rules from elsewhere.
     """
 
     shard: int
@@ -93,6 +95,7 @@ class Cut:
     adopted_after: Mapping[int, int] | None
     series: Sequence[tuple[SeriesKey, SeriesTotals]]
     ledger: Sequence[LedgerTotal]
+    rules: RulesInForce | None = None
 
 
 class SnapshotName(NamedTuple):
@@ -217,6 +220,7 @@ def _message(cut: Cut) -> pb.Snapshot:
         adoption=None if cut.adopted_after is None else pb.Adoption(delivered=cut.adopted_after),
         series=[_series_message(key, totals, tenants, layouts) for key, totals in cut.series],
         ledger=[_ledger_message(entry, tenants) for entry in cut.ledger],
+        rules=b"" if cut.rules is None else encode_rules(cut.rules),
         # After what fills them.
         tenants=list(tenants),
         layouts=[pb.Layout(bounds=layout) for layout in layouts],
@@ -286,6 +290,7 @@ def _cut(message: pb.Snapshot) -> Cut:
         adopted_after=dict(message.adoption.delivered) if message.HasField("adoption") else None,
         series=series,
         ledger=ledger,
+        rules=decode_rules(message.rules) if message.rules else None,
     )
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16schemas/snapshot.proto\x12\x14spanmill.snapshot.v1\"W\n\x10SnapshotManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\r\n\x05parts\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\xff\x03\n\x08Snapshot\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\x12\x12\n\npartitions\x18\x04 \x01(\r\x12<\n\x07\x61pplied\x18\x05 \x03(\x0b\x32+.spanmill.snapshot.v1.Snapshot.AppliedEntry\x12:\n\x06waived\x18\x06 \x03(\x0b\x32*.spanmill.snapshot.v1.Snapshot.WaivedEntry\x12\x30\n\x08\x61\x64option\x18\x07 \x01(\x0b\x32\x1e.spanmill.snapshot.v1.Adoption\x12\x0f\n\x07tenants\x18\x08 \x03(\t\x12-\n\x07layouts\x18\t \x03(\x0b\x32\x1c.spanmill.snapshot.v1.Layout\x12,\n\x06series\x18\n \x03(\x0b\x32\x1c.spanmill.snapshot.v1.Series\x12\x32\n\x06ledger\x18\x0b \x03(\x0b\x32\".spanmill.snapshot.v1.LedgerSeries\x1a.\n\x0c\x41ppliedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a-\n\x0bWaivedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"~\n\x08\x41\x64option\x12@\n\tdelivered\x18\x01 \x03(\x0b\x32-.spanmill.snapshot.v1.Adoption.DeliveredEntry\x1a\x30\n\x0e\x44\x65liveredEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x18\n\x06Layout\x12\x0e\n\x06\x62ounds\x18\x01 \x03(\x01\"\xf6\x01\n\x06Series\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0e\n\x06labels\x18\x02 \x01(\x0c\x12\x0e\n\x06metric\x18\x03 \x01(\r\x12\x0e\n\x06layout\x18\x04 \x01(\r\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x11\n\tcounts_lo\x18\x06 \x03(\x06\x12\x11\n\tcounts_hi\x18\x07 \x03(\x10\x12\x0e\n\x06sum_lo\x18\x08 \x01(\x06\x12\x0e\n\x06sum_hi\x18\t \x01(\x10\x12\x12\n\nupdated_ms\x18\n \x01(\x03\x12\r\n\x05\x66resh\x18\x0b \x01(\x08\x12\x31\n\texemplars\x18\x0c \x03(\x0b\x32\x1e.spanmill.snapshot.v1.Exemplar\";\n\x08\x45xemplar\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\r\x12\r\n\x05trace\x18\x02 \x01(\x0c\x12\x10\n\x08value_ns\x18\x03 \x01(\x03\"\x95\x01\n\x0cLedgerSeries\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\t\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.spanmill.snapshot.v1.LedgerLabel\x12\x10\n\x08total_lo\x18\x04 \x01(\x06\x12\x10\n\x08total_hi\x18\x05 \x01(\x10\x12\r\n\x05\x66resh\x18\x06 \x01(\x08\"*\n\x0bLedgerLabel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16schemas/snapshot.proto\x12\x14spanmill.snapshot.v1\"W\n\x10SnapshotManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\r\n\x05parts\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\x8e\x04\n\x08Snapshot\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\x12\x12\n\npartitions\x18\x04 \x01(\r\x12<\n\x07\x61pplied\x18\x05 \x03(\x0b\x32+.spanmill.snapshot.v1.Snapshot.AppliedEntry\x12:\n\x06waived\x18\x06 \x03(\x0b\x32*.spanmill.snapshot.v1.Snapshot.WaivedEntry\x12\x30\n\x08\x61\x64option\x18\x07 \x01(\x0b\x32\x1e.spanmill.snapshot.v1.Adoption\x12\x0f\n\x07tenants\x18\x08 \x03(\t\x12-\n\x07layouts\x18\t \x03(\x0b\x32\x1c.spanmill.snapshot.v1.Layout\x12,\n\x06series\x18\n \x03(\x0b\x32\x1c.spanmill.snapshot.v1.Series\x12\x32\n\x06ledger\x18\x0b \x03(\x0b\x32\".spanmill.snapshot.v1.LedgerSeries\x12\r\n\x05rules\x18\x0c \x01(\x0c\x1a.\n\x0c\x41ppliedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a-\n\x0bWaivedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"~\n\x08\x41\x64option\x12@\n\tdelivered\x18\x01 \x03(\x0b\x32-.spanmill.snapshot.v1.Adoption.DeliveredEntry\x1a\x30\n\x0e\x44\x65liveredEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x18\n\x06Layout\x12\x0e\n\x06\x62ounds\x18\x01 \x03(\x01\"\xf6\x01\n\x06Series\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0e\n\x06labels\x18\x02 \x01(\x0c\x12\x0e\n\x06metric\x18\x03 \x01(\r\x12\x0e\n\x06layout\x18\x04 \x01(\r\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x11\n\tcounts_lo\x18\x06 \x03(\x06\x12\x11\n\tcounts_hi\x18\x07 \x03(\x10\x12\x0e\n\x06sum_lo\x18\x08 \x01(\x06\x12\x0e\n\x06sum_hi\x18\t \x01(\x10\x12\x12\n\nupdated_ms\x18\n \x01(\x03\x12\r\n\x05\x66resh\x18\x0b \x01(\x08\x12\x31\n\texemplars\x18\x0c \x03(\x0b\x32\x1e.spanmill.snapshot.v1.Exemplar\";\n\x08\x45xemplar\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\r\x12\r\n\x05trace\x18\x02 \x01(\x0c\x12\x10\n\x08value_ns\x18\x03 \x01(\x03\"\x95\x01\n\x0cLedgerSeries\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\t\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.spanmill.snapshot.v1.LedgerLabel\x12\x10\n\x08total_lo\x18\x04 \x01(\x06\x12\x10\n\x08total_hi\x18\x05 \x01(\x10\x12\r\n\x05\x66resh\x18\x06 \x01(\x08\"*\n\x0bLedgerLabel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,23 +40,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOTMANIFEST']._serialized_start=48
   _globals['_SNAPSHOTMANIFEST']._serialized_end=135
   _globals['_SNAPSHOT']._serialized_start=138
-  _globals['_SNAPSHOT']._serialized_end=649
-  _globals['_SNAPSHOT_APPLIEDENTRY']._serialized_start=556
-  _globals['_SNAPSHOT_APPLIEDENTRY']._serialized_end=602
-  _globals['_SNAPSHOT_WAIVEDENTRY']._serialized_start=604
-  _globals['_SNAPSHOT_WAIVEDENTRY']._serialized_end=649
-  _globals['_ADOPTION']._serialized_start=651
-  _globals['_ADOPTION']._serialized_end=777
-  _globals['_ADOPTION_DELIVEREDENTRY']._serialized_start=729
-  _globals['_ADOPTION_DELIVEREDENTRY']._serialized_end=777
-  _globals['_LAYOUT']._serialized_start=779
-  _globals['_LAYOUT']._serialized_end=803
-  _globals['_SERIES']._serialized_start=806
-  _globals['_SERIES']._serialized_end=1052
-  _globals['_EXEMPLAR']._serialized_start=1054
-  _globals['_EXEMPLAR']._serialized_end=1113
-  _globals['_LEDGERSERIES']._serialized_start=1116
-  _globals['_LEDGERSERIES']._serialized_end=1265
-  _globals['_LEDGERLABEL']._serialized_start=1267
-  _globals['_LEDGERLABEL']._serialized_end=1309
+  _globals['_SNAPSHOT']._serialized_end=664
+  _globals['_SNAPSHOT_APPLIEDENTRY']._serialized_start=571
+  _globals['_SNAPSHOT_APPLIEDENTRY']._serialized_end=617
+  _globals['_SNAPSHOT_WAIVEDENTRY']._serialized_start=619
+  _globals['_SNAPSHOT_WAIVEDENTRY']._serialized_end=664
+  _globals['_ADOPTION']._serialized_start=666
+  _globals['_ADOPTION']._serialized_end=792
+  _globals['_ADOPTION_DELIVEREDENTRY']._serialized_start=744
+  _globals['_ADOPTION_DELIVEREDENTRY']._serialized_end=792
+  _globals['_LAYOUT']._serialized_start=794
+  _globals['_LAYOUT']._serialized_end=818
+  _globals['_SERIES']._serialized_start=821
+  _globals['_SERIES']._serialized_end=1067
+  _globals['_EXEMPLAR']._serialized_start=1069
+  _globals['_EXEMPLAR']._serialized_end=1128
+  _globals['_LEDGERSERIES']._serialized_start=1131
+  _globals['_LEDGERSERIES']._serialized_end=1280
+  _globals['_LEDGERLABEL']._serialized_start=1282
+  _globals['_LEDGERLABEL']._serialized_end=1324
 # @@protoc_insertion_point(module_scope)

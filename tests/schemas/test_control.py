@@ -13,7 +13,7 @@ PARTITIONS = st.integers(0, 2**31 - 1)
 CONTROLS = (
     st.builds(Tick, TIMES)
     | st.builds(Waiver, PARTITIONS, TIMES)
-    | st.builds(ConfigChange, st.integers(0, 2**64 - 1), TIMES, st.text(), st.text(), PARTITIONS)
+    | st.builds(ConfigChange, st.integers(0, 2**64 - 1), TIMES, st.binary(), st.text(), PARTITIONS)
 )
 
 
@@ -28,7 +28,7 @@ def test_what_was_encoded_is_decoded(control: Control):
         (Tick(15_000), "08011203089875"),
         (Tick(0), "08011200"),
         (Waiver(3, 15_000), "080122050803109875"),
-        (ConfigChange(7, 15_000, "a: b", "0.1.0", 4), "08011a1408071098751a04613a20622205302e312e302804"),
+        (ConfigChange(7, 15_000, b"a: b", "0.1.0", 4), "08011a1408071098751a04613a20622205302e312e302804"),
     ],
     ids=["tick", "tick at 0", "waiver", "config change"],
 )
@@ -72,7 +72,7 @@ def test_controls_that_nobody_may_act_on_are_refused_with_their_reason(message: 
     assert refused.value.reason == reason
 
 
-@pytest.mark.parametrize("control", [Tick(2**63), Waiver(-1, 0), ConfigChange(-1, 0, "", "", 1)], ids=repr)
+@pytest.mark.parametrize("control", [Tick(2**63), Waiver(-1, 0), ConfigChange(-1, 0, b"", "", 1)], ids=repr)
 def test_numbers_outside_their_fields_are_not_encoded(control: Control):
     with pytest.raises(ValueError, match=r"(?i)out of range"):
         encode_control(control)

@@ -1,0 +1,90 @@
+"""Which rules a reader of a log follows: part of the state of every partition and every shard."""
+
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from schemas import rules_in_force_pb2 as pb
+from schemas.config.rules import Rules
+from schemas.errors import Malformed, Reason
+
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Rules that a configuration record names, or with which a log was begun (revision 0).
+
+    They hold from the window that ends at `from_end_ms` on. `program` and `spans_partitions` are their writer's.
+    """
+
+    revision: int
+    from_end_ms: int
+    rules: Rules
+    program: str = ""
+    spans_partitions: int = 0
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        """The highest wins, in any order of arrival: of two writers with one revision the digest decides."""
+        return self.revision, self.rules.digest
+
+
+@dataclass(frozen=True, slots=True)
+class RulesInForce:
+    """The rules of the open window, those that are known to follow, and which ones the log has named before."""
+
+    current: Decided
+    next: Decided | None = None
+    seen: tuple[tuple[int, str], ...] = ()
+    """Revision and digest, ascending; the newest ones."""
+
+    @property
+    def newest(self) -> Decided:
+        """What holds in the end, as far as is known."""
+        return self.next or self.current
+
+    @classmethod
+    def initial(cls, rules: Rules, revision: int = 0) -> "RulesInForce":
+        """Of a log that names none yet."""
+        return cls(Decided(revision, 0, rules))
+
+
+def encode_rules(state: RulesInForce) -> bytes:
+    """A message; the same for equal states."""
+    message = pb.RulesInForce(
+        current=_decided(state.current),
+        next=None if state.next is None else _decided(state.next),
+        seen=[pb.Seen(revision=revision, digest=bytes.fromhex(digest)) for revision, digest in state.seen],
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_rules(value: bytes) -> RulesInForce:
+    """What `encode_rules` encoded. Raises Malformed for anything else."""
+    try:
+        message = pb.RulesInForce.FromString(value)
+    except DecodeError as error:
+        raise Malformed(Reason.ENVELOPE, "no rules in force") from error
+    if not message.HasField("current") or any(len(each.digest) != _DIGEST_BYTES for each in message.seen):
+        raise Malformed(Reason.FIELD, "rules in force that aren't whole")
+    return RulesInForce(
+        current=_read(message.current),
+        next=_read(message.next) if message.HasField("next") else None,
+        seen=tuple((each.revision, each.digest.hex()) for each in message.seen),
+    )
+
+
+def _decided(decided: Decided) -> pb.Decided:
+    return pb.Decided(
+        revision=decided.revision,
+        from_end_ms=decided.from_end_ms,
+        rules=decided.rules.packed,
+        program=decided.program,
+        spans_partitions=decided.spans_partitions,
+    )
+
+
+def _read(message: pb.Decided) -> Decided:
+    rules = Rules.unpack(message.rules)
+    return Decided(message.revision, message.from_end_ms, rules, message.program, message.spans_partitions)
