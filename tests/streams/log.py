@@ -44,6 +44,7 @@ class Told:
     status: int = OK
     name: str = "test"
     message: str = ""
+    trace_state: str = ""
     attributes: Attributes = field(default_factory=dict)
     resource: Attributes = field(default_factory=dict)
 
@@ -190,6 +191,7 @@ def _resource_spans(told: Told, timestamp_ms: int) -> ResourceSpans:
         trace_id=told.trace_id,
         span_id=told.span_id,
         parent_span_id=told.parent_id,
+        trace_state=told.trace_state,
         name=told.name,
         kind=told.kind,  # type: ignore[arg-type]
         start_time_unix_nano=end_ns - told.latency_ns,
