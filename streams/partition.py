@@ -3,17 +3,22 @@
 Everything follows from the records: fed in any chunks, or taken up again at any checkpoint, they give the same windows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from schemas.checkpoint import Checkpoint
+from schemas.config import TenantSettings
+from schemas.config.rules import MAX_HALF_EDGE_BYTES
+from schemas.control import ConfigChange, encode_control
 from schemas.deltas import Window
+from schemas.errors import Malformed
 from schemas.otlp import Codec, SpanFrame, scan_records
 from schemas.record import Record
+from schemas.rules_in_force import RulesInForce
 from streams import host_info, service_graphs, span_metrics
 from streams.edges import DROPPED, MADE
 from streams.host_info import HostInfo
@@ -29,6 +34,7 @@ from streams.intake import (
 from streams.interner import Interner
 from streams.plan import Plan, SettingsOf
 from streams.rows import LabelCache, window_rows
+from streams.rules_in_force import at_window, decided, heard
 from streams.service_graphs import ServiceGraphs
 from streams.span_columns import (
     KIND_CLIENT,
@@ -40,12 +46,6 @@ from streams.span_columns import (
 from streams.span_metrics import KIND_TEXTS, SpanMetrics, SpanMetricsCaches
 from streams.target_info import TargetInfoCache
 from streams.windows import window_end
-
-MAX_HALF_EDGE_BYTES = 16 << 20
-"""The half-edges of a checkpoint take so many bytes at most, as `streams.half_edges.weigh` counts them: about 80,000.
-
-A checkpoint is one record of a changelog that takes 20 MB.
-"""
 
 MAX_FRAME_BYTES = 64 << 20
 """Records that are decoded together have so many bytes at most, unless one alone has more."""
@@ -82,10 +82,11 @@ class Fed:
 
 
 class PartitionFold:
-    """The state of one partition: the open window, and the half-edges that wait.
+    """The state of one partition: the open window, the half-edges that wait, and the rules in force.
 
-    Not safe for use from several threads at once. `max_half_edge_bytes` decides values: whoever computes the same log
-    again must set the same.
+    The rules are the checkpoint's, and then those of configuration records, each from its window on. Without any in the
+    checkpoint `settings_of` and `max_half_edge_bytes` decide, and such records are passed over. Not safe for use from
+    several threads at once.
     """
 
     def __init__(
@@ -98,16 +99,18 @@ class PartitionFold:
         max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
         start = Checkpoint.initial(0) if checkpoint is None else checkpoint
-        self._settings_of, self._interval_ms, self._codec = settings_of, interval_ms, codec
-        self._max_half_edge_bytes, self._max_frame_bytes = max_half_edge_bytes, max_frame_bytes
+        self._given, self._given_max_half_edge_bytes = settings_of, max_half_edge_bytes
+        self._interval_ms, self._codec, self._max_frame_bytes = interval_ms, codec, max_frame_bytes
         self._span_caches = SpanMetricsCaches(LabelCache("service"), TargetInfoCache())
         self._edge_labels = LabelCache("server")
         self._next_offset = start.next_offset
         self._stream_time_ms = start.stream_time_ms
         self._previous_end_ms = start.previous_end_ms
-        self._revision = start.revision
+        self._rules, self._given_revision = start.rules, start.revision
+        self._tenants: dict[str, TenantSettings] = {}
+        self._waiting = start.half_edges
         self._open_end_ms = None if start.stream_time_ms is None else self._end_of(start.stream_time_ms)
-        self._open(start.half_edges)
+        self._open(self._open_end_ms)
 
     @property
     def next_offset(self) -> int:
@@ -123,6 +126,16 @@ class PartitionFold:
     def stream_time_ms(self) -> int | None:
         """The greatest timestamp so far; None before the first record."""
         return self._stream_time_ms
+
+    @property
+    def rules(self) -> RulesInForce | None:
+        """The rules in force and the next ones, as far as records were fed; None if they aren't the log's."""
+        return self._rules
+
+    @property
+    def tenants(self) -> Mapping[str, TenantSettings]:
+        """The settings that were in force when a tenant was last seen."""
+        return self._tenants
 
     def feed(self, records: Sequence[Record]) -> Fed:
         """Take over records in the order of their offsets. Raises ValueError for one that comes again."""
@@ -141,12 +154,13 @@ class PartitionFold:
         """The end of a bounded input: windows close in turn until no half-edge waits. Feed nothing then."""
         if self._open_end_ms is None:
             return []
-        end = self._open_end_ms
-        windows = [self._close(end)]
-        while self._graphs.waiting:
-            end += self._interval_ms
+        windows = [self._close(self._open_end_ms)]
+        while True:
+            end = windows[-1].end_ms + self._interval_ms
+            self._open(end)
+            if not self._graphs.waiting:
+                return windows
             windows.append(self._close(end))
-        return windows
 
     def _end_of(self, timestamp_ms: int) -> int:
         return window_end(timestamp_ms, self._interval_ms)
@@ -177,9 +191,13 @@ class PartitionFold:
         if end <= self._open_end_ms:
             return None
         windows = [self._close(self._open_end_ms)]
-        if self._graphs.waiting and end - self._interval_ms > windows[0].end_ms:
-            windows.append(self._close(end - self._interval_ms))
+        before = end - self._interval_ms
+        if before > self._open_end_ms:
+            self._open(before)
+            if self._graphs.waiting:
+                windows.append(self._close(before))
         self._open_end_ms = end
+        self._open(end)
         checkpoint = Checkpoint(
             next_offset=record.offset,
             next_timestamp_ms=record.timestamp_ms,
@@ -187,28 +205,40 @@ class PartitionFold:
             previous_end_ms=self._previous_end_ms,
             revision=self._revision,
             half_edges=self._waiting,
+            rules=self._rules,
         )
         return Closing(tuple(windows), checkpoint)
 
-    def _open(self, waiting: pl.DataFrame) -> None:
-        """Begin a window with nothing but the half-edges that wait.
+    @property
+    def _revision(self) -> int:
+        return self._given_revision if self._rules is None else self._rules.current.revision
+
+    def _open(self, end_ms: int | None) -> None:
+        """Begin the window that ends then, by its rules, with nothing but the half-edges that wait.
 
         Also a process that goes on does it from the table that the checkpoint holds, so that it can't differ from one
         that starts there.
         """
-        self._waiting = waiting
-        self._plan, self._interner, self._counts = Plan(self._settings_of), Interner(), LedgerCounts()
+        settings_of, max_half_edge_bytes = self._given, self._given_max_half_edge_bytes
+        if self._rules is not None:
+            if end_ms is not None:
+                self._rules = at_window(self._rules, end_ms)
+            rules = self._rules.current.rules
+            settings_of, max_half_edge_bytes = rules.settings_of, rules.max_half_edge_bytes
+        self._plan, self._interner, self._counts = Plan(settings_of), Interner(), LedgerCounts()
         self._spans = SpanMetrics(self._plan, self._interner, self._span_caches)
         self._hosts = HostInfo(self._plan, self._interner)
-        self._graphs = ServiceGraphs(self._plan, self._interner, self._edge_labels, waiting, self._max_half_edge_bytes)
+        self._graphs = ServiceGraphs(self._plan, self._interner, self._edge_labels, self._waiting, max_half_edge_bytes)
 
     def _fold(self, records: Sequence[Record], stream_ms: npt.NDArray[np.int64]) -> list[Rejected]:
-        """Add records of the open window; control records only tell the time."""
+        """Add records of the open window; control records tell the time, and rules that follow."""
+        unread = [rejected for record in records for rejected in self._hear(record)]
         chosen = [row for row, record in enumerate(records) if record.control is None]
         if not chosen:
-            return []
+            return unread
         scanned = [records[row] for row in chosen]
         self._plan.include(record.tenant for record in scanned)
+        self._tenants.update(zip(self._plan.tenants, self._plan.settings, strict=True))
         frame = scan_records(scanned, self._plan.keys, self._codec)
         tenants = np.array([self._plan.numbers[tenant] for tenant in frame.tenants], np.int32)
         tenant_of_record = tenants[frame.records.tenant]
@@ -219,10 +249,22 @@ class PartitionFold:
         self._spans.fold(columns)
         self._graphs.fold(columns)
         self._hosts.fold(frame, tenant_of_record, columns)
-        return _rejected(frame, scanned)
+        return sorted([*unread, *_rejected(frame, scanned)], key=attrgetter("offset"))
+
+    def _hear(self, record: Record) -> Iterator[Rejected]:
+        """Take over what a configuration record decides; gives the record if that can't be read."""
+        if not isinstance(record.control, ConfigChange) or self._rules is None:
+            return
+        assert self._open_end_ms is not None, "a record opens a window"
+        try:
+            change = decided(record.control, self._interval_ms)
+        except Malformed as error:
+            yield Rejected(record.offset, record.timestamp_ms, 0, str(error), encode_control(record.control))
+        else:
+            self._rules = heard(self._rules, change, self._open_end_ms + self._interval_ms)
 
     def _close(self, end_ms: int) -> Window:
-        """Close a window, which may be later than the open one, and begin the next."""
+        """Close the window that was opened last."""
         self._graphs.expire(end_ms)
         span_rows, invalid_spans = self._spans.close()
         edge_rows, invalid_edges = self._graphs.rows()
@@ -243,8 +285,7 @@ class PartitionFold:
             ledger=self._counts.ledger(),
             revision=self._revision,
         )
-        self._previous_end_ms = end_ms
-        self._open(self._graphs.half_edges())
+        self._previous_end_ms, self._waiting = end_ms, self._graphs.half_edges()
         return window
 
     def _count_edges(self) -> None:
