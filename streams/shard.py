@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-from schemas.control import Waiver
+from schemas.control import ConfigChange, Waiver
 from schemas.deltas import Batch, Ledger, join_parts
+from schemas.rules_in_force import RulesInForce
 from schemas.snapshot import Cut
 from streams.merged_window import merge_batches
 from streams.registry import Registry, SettingsOf, TenantSamples
+from streams.rules_in_force import at_window, decided, heard
 from streams.series import Sample, Series
+from streams.tenant_registry import SeriesSettings
 
 __all__ = ["Cut", "Fed", "Outcome", "Sample", "Series", "Shard", "TenantSamples", "WindowSamples"]
 
@@ -71,15 +74,27 @@ class _PartsKey(NamedTuple):
 class Shard:
     """The state of one partition of `[deltas]` after some record.
 
-    `settings_of` and `interval_ms` (of windows) must be the same for whoever computes the same samples.
+    `rules` are those that hold until a configuration record says otherwise; a window is completed by the rules in force
+    at its end. They may be `provisional`, of a process that doesn't know the log's: then the first record holds for all
+    windows that aren't complete. Without any `settings_of` decides, and such records are passed over. `interval_ms` (of
+    windows) must be the same for whoever computes the same samples.
     """
 
-    def __init__(self, index: int, settings_of: SettingsOf, interval_ms: int) -> None:
+    def __init__(
+        self,
+        index: int,
+        settings_of: SettingsOf,
+        interval_ms: int,
+        rules: RulesInForce | None = None,
+        *,
+        provisional: bool = False,
+    ) -> None:
         self.index = index
         self.next_offset = 0
         """The offset after the last record that was fed."""
         self._interval_ms = interval_ms
-        self._registry = Registry(index, settings_of, interval_ms)
+        self._given, self._rules, self._provisional = settings_of, rules, provisional
+        self._registry = Registry(index, self._settings_of, interval_ms)
         self._partitions = 0
         self._delivered: dict[int, int] = {}
         self._applied: dict[int, int] = {}
@@ -89,9 +104,12 @@ class Shard:
         self._parts: dict[_PartsKey, dict[int, _Delivery]] = {}
 
     @classmethod
-    def restore(cls, cut: Cut, settings_of: SettingsOf, interval_ms: int) -> Self:
-        """The shard as of a cut. Fed from `cut.next_offset` on it completes the windows after the cut identically."""
-        shard = cls(cut.shard, settings_of, interval_ms)
+    def restore(cls, cut: Cut, settings_of: SettingsOf, interval_ms: int, rules: RulesInForce | None = None) -> Self:
+        """The shard as of a cut. Fed from `cut.next_offset` on it completes the windows after the cut identically.
+
+        `rules` are for a cut without any.
+        """
+        shard = cls(cut.shard, settings_of, interval_ms, cut.rules or rules)
         shard.next_offset = cut.next_offset
         shard._partitions = cut.partitions
         shard._delivered, shard._applied = dict(cut.applied), dict(cut.applied)
@@ -111,13 +129,23 @@ class Shard:
         return min(self._waiting, default=None)
 
     @property
+    def rules(self) -> RulesInForce | None:
+        """The rules in force and the next ones, as far as records were fed; None if they aren't the log's."""
+        return self._rules
+
+    @property
     def ledger(self) -> Ledger:
         """What the ledger's counters amount to in completed windows."""
         return self._registry.ledger()
 
-    def feed(self, offset: int, item: Batch | Waiver) -> Fed:
-        """Take the record at `offset`; offsets ascend. Raises Malformed if parts aren't what their digest says."""
+    def feed(self, offset: int, item: Batch | Waiver | ConfigChange) -> Fed:
+        """Take the record at `offset`; offsets ascend.
+
+        Raises Malformed if parts aren't what their digest says, or for rules that can't be read: those change nothing.
+        """
         self.next_offset = offset + 1
+        if isinstance(item, ConfigChange):
+            return Fed(self._hear(item))
         outcome = self._waive(item) if isinstance(item, Waiver) else self._deliver(offset, item)
         if outcome in {Outcome.APPLIED, Outcome.ADOPTED}:
             return Fed(outcome, tuple(self._complete(self._frontier_ms())))
@@ -159,7 +187,23 @@ class Shard:
             adopted_after=None if self._adopted_after is None else dict(self._adopted_after),
             series=self._registry.totals(),
             ledger=self._registry.ledger_totals(),
+            rules=self._rules,
         )
+
+    def _settings_of(self, tenant: str) -> SeriesSettings:
+        return self._given(tenant) if self._rules is None else self._rules.current.rules.settings_of(tenant)
+
+    def _hear(self, change: ConfigChange) -> Outcome:
+        """Take over what a configuration record decides."""
+        if self._rules is None:
+            return Outcome.DUPLICATE
+        before = self._rules
+        earliest_ms = 0 if self.end_ms is None else self.end_ms + self._interval_ms
+        self._rules = heard(before, decided(change, self._interval_ms), earliest_ms)
+        if self._provisional and self.end_ms is None and self._rules.next is not None:
+            self._rules = at_window(self._rules, self._rules.next.from_end_ms)
+        self._provisional = False
+        return Outcome.DUPLICATE if self._rules == before else Outcome.APPLIED
 
     def _waive(self, waiver: Waiver) -> Outcome:
         if waiver.end_ms <= self._waived.get(waiver.partition, -1):
@@ -224,6 +268,8 @@ class Shard:
     def _window(self, end_ms: int, batches: Sequence[Batch]) -> WindowSamples:
         for batch in batches:
             self._applied[batch.partition] = batch.end_ms
+        if self._rules is not None:
+            self._rules = at_window(self._rules, end_ms)
         tenants = self._registry.complete(merge_batches(end_ms, batches))
         late = sum(batch.end_ms < end_ms for batch in batches)
         return WindowSamples(self.index, end_ms - self._interval_ms, end_ms, tenants, late)
