@@ -6,9 +6,12 @@ from typing import Any, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
+from schemas.config.generator import GeneratorConfig
 from schemas.config.section import Section
 from schemas.config.tempo_keys import known_beside
 from schemas.config.yaml_lines import Document, Path
+
+GENERATOR = "metrics_generator"
 
 
 class ConfigError(Exception):
@@ -83,9 +86,22 @@ def kind_of(value: object) -> str:
 def unknown_key(path: Path, root: type[Section]) -> str:
     """What an unknown key may have been meant to be."""
     key = str(path[-1])
+    if static_place(path):
+        return f"can't be overridden; write it as {dotted(static_place(path))}, for every tenant"
     known = [*keys_at(path[:-1], root), *known_beside(path[:-1])]
     close = get_close_matches(key, known, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known are {', '.join(sorted(known))}"
+
+
+def static_place(path: Path) -> Path:
+    """Where a key that a block of overrides can't have belongs (Tempo CFG-6); empty if it is no key at all."""
+    static = path[path.index(GENERATOR) :] if path[0] == "overrides" and GENERATOR in path[2:] else ()
+    section: Any = GeneratorConfig
+    for key in static[1:]:
+        if section is None or key not in section.yaml_keys():
+            return ()
+        section = next(sections_in(section.model_fields[section.yaml_keys()[key]].annotation), None)
+    return static
 
 
 def keys_at(path: Path, root: type[Section]) -> list[str]:

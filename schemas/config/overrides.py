@@ -24,7 +24,7 @@ def check_intrinsics(intrinsics: dict[str, bool] | None) -> dict[str, bool] | No
 def check_bucket_factor(factor: float) -> float:
     """Tempo OVR-5; 0 is Tempo's word for unset."""
     if factor != 0 and not 1 < factor < math.inf:
-        raise ValueError(f"{factor} must be greater than 1")
+        raise ValueError(f"{factor} must be a number greater than 1")
     return factor
 
 

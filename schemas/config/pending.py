@@ -48,7 +48,6 @@ FOR_EVERY_TENANT_OR_ONE = tuple(
         ("span_metrics.filter_policies", "filter policies"),
         ("span_metrics.span_multiplier_key", "span multipliers"),
         ("span_metrics.enable_tracestate_span_multiplier", "span multipliers"),
-        ("span_metrics.dimension_mappings", "dimension mappings"),
         ("span_metrics.enable_target_info", "target_info"),
     )
 )

@@ -124,7 +124,7 @@ class Sources:
         if runtime.document is None:
             return runtime.name or "overrides"
         falls, place = path[-1] in FALLING, ("overrides", self.block, *path)
-        if is_set(runtime.document, place) and not (falls and is_zero(raw(runtime.document, place))):
+        if is_set(runtime.document, place, UNSET_BY_ZERO | FALLING):
             which = '"*"' if self.block == "*" else "tenant"
             return f"{runtime.name}:{runtime.document.line_of(place)} ({which})"
         return self.of_defaults(path) if falls else "default"
@@ -132,8 +132,9 @@ class Sources:
     def of_defaults(self, path: Path) -> str:
         """Where a value of the defaults is written."""
         place = (*DEFAULTS, *path)
-        where = self.of_file(place)
-        return where if where == "default" else f"{where} (defaults)"
+        if not is_set(self.file.document, place, UNSET_BY_ZERO):
+            return "default"
+        return f"{self.of_file(place)} (defaults)"
 
     def of_file(self, path: Path) -> str:
         """Where a static value is written."""
@@ -150,9 +151,22 @@ FALLING = frozenset(
 """The keys of what falls back to the defaults (OVR-1)."""
 
 
-def is_set(document: Document, path: Path) -> bool:
-    """Whether a value stands there; a key without one doesn't set anything."""
-    return document.has(path) and raw(document, path) is not None
+UNSET_BY_ZERO = frozenset(
+    {
+        "collection_interval",
+        "generate_native_histograms",
+        "ingestion_time_range_slack",
+        "native_histogram_bucket_factor",
+        "trace_id_label_name",
+    }
+)
+"""The keys whose zero means "not overridden"."""
+
+
+def is_set(document: Document, path: Path, unset_by_zero: frozenset[str] = frozenset()) -> bool:
+    """Whether a value stands there; a key without one doesn't set anything, nor does Go's zero for some keys."""
+    value = raw(document, path) if document.has(path) else None
+    return value is not None and not (path[-1] in unset_by_zero and is_zero(value))
 
 
 def raw(document: Document, path: Path) -> Any:
@@ -164,7 +178,7 @@ def raw(document: Document, path: Path) -> Any:
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a value is Go's zero, which a block can't set."""
+    """Whether a value is Go's zero."""
     if isinstance(value, bool):
         return False
     if isinstance(value, str):

@@ -1,5 +1,6 @@
 """Values as YAML that reads back as them; secrets as `<secret>`."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ from schemas.config.durations import Unit
 from schemas.config.yaml_lines import YamlError, read_yaml
 
 MASK = "<secret>"
+
+PLAIN = re.compile(r"[A-Za-z0-9_/.][A-Za-z0-9_/. :+-]*")
+"""Nearly: a few of these are numbers, or keys with values."""
 
 
 def unit_of(field: FieldInfo) -> Unit | None:
@@ -41,11 +45,11 @@ def text_of(text: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text needs no quotes, in a list neither."""
-    if not text or not text.isprintable() or any(character in ",[]{}#&*!|>'\"%@`" for character in text):
+    """Whether a text needs no quotes, wherever it stands."""
+    if not PLAIN.fullmatch(text):
         return False
     try:
-        return read_yaml(f"x: {text}").values == {"x": text}
+        return read_yaml(f"x: [{{{text}: {text}}}]").values == {"x": ({text: text},)}
     except YamlError:
         return False
 
