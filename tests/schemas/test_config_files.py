@@ -33,11 +33,42 @@ def test_a_broken_file_is_told_exactly_what_is_wrong(path: Path) -> None:
     assert "hunter2" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("generator", "what"),
+    [
+        ("codec: json", "invalid codec: json, valid choices are [push-bytes otlp]"),
+        ("limiter_type: both", "invalid limiter type: both, valid values are series and entity"),
+        (
+            "processor: {host_info: {host_identifiers: []}}",
+            "at least one value must be provided in host_identifiers",
+        ),
+        ("processor: {host_info: {metric_name: ''}}", "metric_name is invalid"),
+    ],
+)
+def test_what_tempo_refuses_is_refused_in_its_words(generator: str, what: str) -> None:
+    """CFG-4. INST-10: it is refused before a tenant could need it."""
+    with pytest.raises(ConfigError) as error:
+        load_config(None, f"metrics_generator: {{{generator}}}")
+    assert str(error.value).endswith(f": {what}")
+
+
+def test_static_buckets_may_stand_in_any_order() -> None:
+    """CFG-3: they are sorted, unlike those of overrides, which have to be in order (OVR-5)."""
+    text = """
+metrics_generator: {processor: {service_graphs: {histogram_buckets: [3, 1, 2]}}}
+overrides: {defaults: {metrics_generator: {processors: [service-graphs]}}}
+"""
+    settings = tenant_settings(load_config(None, text), "t").service_graphs
+    assert settings is not None
+    assert settings.histogram_buckets == (1.0, 2.0, 3.0)
+
+
 def test_there_are_enough_broken_files() -> None:
     assert len(BROKEN) >= 80
 
 
 def test_every_default_is_tempos() -> None:
+    """CFG-1, OVR-3."""
     config = load_config(TESTDATA / "tempo_defaults.yaml")
     ours = Config.model_validate({"ingest": {"kafka": {"topic": "spanmill-spans"}}})
     changes = {"generate_native_histograms": "classic"}  # Tempo's word for the default that "" means

@@ -304,19 +304,19 @@ def applied(**own: dict[str, object]) -> ProcessorConfig:
 
 
 def test_g207_no_overrides_leave_everything_as_it_was() -> None:
-    """INST-12."""
+    """G207, INST-12."""
     assert applied() == ProcessorConfig.model_validate(STATIC_PROCESSORS)
 
 
 def test_g207_empty_lists_replace() -> None:
-    """INST-12."""
+    """G207, INST-12."""
     own = applied(span_metrics={"filter_policies": (), "dimensions": ()}).span_metrics
     assert (own.filter_policies, own.dimensions) == ((), ())
     assert len(applied().span_metrics.filter_policies) == 1
 
 
 def test_g207_intrinsic_dimensions_merge_key_by_key() -> None:
-    """INST-12."""
+    """G207, INST-12."""
     own = applied(span_metrics={"intrinsic_dimensions": {"status_message": True, "service": False}}).span_metrics
     assert own.intrinsic_dimensions.model_dump() == {
         "service": False,
@@ -328,12 +328,13 @@ def test_g207_intrinsic_dimensions_merge_key_by_key() -> None:
 
 
 def test_g207_an_unknown_intrinsic_dimension_is_an_error() -> None:
+    """G207, INST-12."""
     with pytest.raises(ValueError, match="invalid is not a valid intrinsic dimension"):
         applied(span_metrics={"intrinsic_dimensions": {"invalid": True}})
 
 
 def test_g207_mappings_stay_or_are_replaced() -> None:
-    """INST-12."""
+    """G207, INST-12."""
     assert [mapping.name for mapping in applied().span_metrics.dimension_mappings] == ["env"]
     other = applied(span_metrics={"dimension_mappings": ({"name": "other", "source_labels": ("c",)},)}).span_metrics
     assert [mapping.name for mapping in other.dimension_mappings] == ["other"]

@@ -33,6 +33,7 @@ def with_processors(*names: str, more: str = "") -> TenantSettings:
     ],
 )
 def test_inst_5_span_metrics_named_parts_are_on(names: tuple[str, ...], parts: Parts) -> None:
+    """INST-5."""
     found = with_processors(*names).span_metrics
     assert (found and (found.count, found.latency, found.size)) == parts
 
@@ -50,22 +51,54 @@ def test_inst_5_span_metrics_named_parts_are_on(names: tuple[str, ...], parts: P
     ],
 )
 def test_inst_6_service_graphs_named_parts_are_on(names: tuple[str, ...], parts: Parts) -> None:
+    """INST-6; G205: connection info alone, the bare name, and both."""
     found = with_processors(*names).service_graphs
     assert (found and (found.request, found.latency, found.connection_info)) == parts
 
 
-def test_g201_unknown_processors_are_ignored() -> None:
-    assert with_processors("service-graph").service_graphs is None
-    assert with_processors("local-blocks", "service-graphs").service_graphs is not None
+@pytest.mark.parametrize(
+    ("names", "running"),
+    [
+        (["service-graphs"], 1),
+        (["service-graph"], 0),
+        (["local-blocks", "service-graphs"], 1),
+        ([], 0),
+        (["span-metrics", "service-graphs-latency", "host-infos"], 2),
+    ],
+)
+def test_g201_unknown_processors_are_ignored(names: list[str], running: int) -> None:
+    """G201, INST-4: they are no error."""
+    settings = with_processors(*names)
+    assert sum(each is not None for each in (settings.span_metrics, settings.service_graphs)) == running
+
+
+def test_inst_4_the_processors_are_these() -> None:
+    """INST-4."""
+    assert sorted(PROCESSORS) == [
+        "host-info",
+        "service-graphs",
+        "service-graphs-connection-info",
+        "service-graphs-latency",
+        "service-graphs-request",
+        "span-metrics",
+        "span-metrics-count",
+        "span-metrics-latency",
+        "span-metrics-size",
+    ]
 
 
 def test_g203_without_latency_there_are_no_buckets() -> None:
+    """G203, INST-5."""
     settings = with_processors("service-graphs", "span-metrics-count")
     assert settings.span_metrics is not None
+    assert settings.span_metrics.count
+    assert not settings.span_metrics.latency
+    assert not settings.span_metrics.size
     assert settings.span_metrics.histogram_buckets == ()
 
 
 def test_q2_configured_buckets_hold_for_the_sub_processor_too() -> None:
+    """Better than INST-5, which has the default ones here (Q2); ascending, as CFG-3 says."""
     more = "metrics_generator: {processor: {span_metrics: {histogram_buckets: [1, 0.5]}}}"
     settings = with_processors("span-metrics-latency", more=more)
     assert settings.span_metrics is not None
@@ -73,6 +106,7 @@ def test_q2_configured_buckets_hold_for_the_sub_processor_too() -> None:
 
 
 def test_cfg_2_buckets_double() -> None:
+    """CFG-2."""
     settings = with_processors("service-graphs", "span-metrics")
     assert settings.service_graphs is not None
     assert settings.service_graphs.histogram_buckets == (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
