@@ -23,6 +23,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
+from agents.remote_write.metrics import RemoteStorageMetrics
 from schemas.deltas import Ledger
 
 Labels = tuple[tuple[str, str], ...]
@@ -79,6 +80,7 @@ class OwnMetrics:
         self.registry.register(self.ledger)
         self._define_generator()
         self._define_sink()
+        self.remote_storage = RemoteStorageMetrics(self.registry)
         self.lag_records = self._gauge(
             "spanmill_lag_records", "Records that a partition's owner hasn't taken yet.", "stage", "partition"
         )

@@ -7,14 +7,12 @@ they have.
 """
 
 import asyncio
-import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-import aiohttp
 import structlog
 
 from agents import kafka
@@ -22,7 +20,7 @@ from agents.endpoint import Endpoint
 from agents.inbox import Inbox, LogRecord
 from agents.log_probe import LogProbe
 from agents.own_metrics import OwnMetrics
-from agents.remote_write import RemoteWriteEndpoint
+from agents.remote_write.endpoints import remote_write_endpoints
 from agents.shard_writer import Completed, ShardWriter
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
@@ -220,18 +218,6 @@ def _cached_settings(config: Config) -> Callable[[str], TenantSettings]:
     return settings_of
 
 
-@contextlib.asynccontextmanager
-async def remote_write_endpoints(config: Config, metrics: OwnMetrics) -> AsyncIterator[list[Endpoint]]:
-    """The endpoints of the configuration, with a session for the time of the context."""
-    storage = config.metrics_generator.storage
-    app = config.spanmill.app_id
-    async with aiohttp.ClientSession() as session:
-        yield [
-            RemoteWriteEndpoint(each, app, metrics, session, org_id=storage.remote_write_add_org_id_header)
-            for each in storage.remote_write
-        ]
-
-
 async def run(
     config: Config,
     stop: asyncio.Event,
@@ -255,7 +241,7 @@ async def run(
         max_record_bytes=CHANGELOG_MAX_RECORD_BYTES,
         broker=kafka.faust_settings(config),
     )
-    async with remote_write_endpoints(config, metrics) as configured:
+    async with remote_write_endpoints(lambda: config, metrics) as configured:
         sink = Sink(config, metrics, [*configured, *endpoints], embedded=embedded)
         try:
             await Worker(settings, sink.owner, metrics, "sink").run(stop, ready)

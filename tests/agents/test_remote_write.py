@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 
 from agents.own_metrics import OwnMetrics
-from agents.remote_write import MARKER, Answer, RemoteWriteEndpoint, classify
+from agents.remote_write.answers import Answer, classify
+from agents.remote_write.endpoint import MARKER, RemoteWriteEndpoint
 from schemas.config import RemoteWriteConfig
 from schemas.remote_write import DecodedSeries, decode_write_request
 from streams.series import Sample, Series

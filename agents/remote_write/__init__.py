@@ -1,0 +1,1 @@
+"""Remote write: completed windows to Prometheus and its like."""
