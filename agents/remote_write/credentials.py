@@ -26,8 +26,8 @@ class Credentials(Protocol):
     async def authorization(self) -> str | None:
         """The header's value, None for none. Raises aiohttp.ClientError, TimeoutError or OSError."""
 
-    def refused(self) -> bool:
-        """The server answered 401: whether other credentials can be had at once."""
+    def refused(self) -> None:
+        """The server answered 401."""
 
 
 class NoCredentials:
@@ -37,9 +37,8 @@ class NoCredentials:
         """No header."""
         return None
 
-    def refused(self) -> bool:
+    def refused(self) -> None:
         """There is nothing else to show."""
-        return False
 
 
 class BasicCredentials:
@@ -55,9 +54,8 @@ class BasicCredentials:
             name, _text(self._config.password.get_secret_value(), self._config.password_file)
         )
 
-    def refused(self) -> bool:
-        """Files may be replaced, but not because of a refusal."""
-        return False
+    def refused(self) -> None:
+        """Files are read anew anyway."""
 
 
 class TypedCredentials:
@@ -71,9 +69,8 @@ class TypedCredentials:
         text = _text(self._config.credentials.get_secret_value(), self._config.credentials_file)
         return f"{self._config.type.strip() or 'Bearer'} {text}" if text else None
 
-    def refused(self) -> bool:
-        """Files may be replaced, but not because of a refusal."""
-        return False
+    def refused(self) -> None:
+        """Files are read anew anyway."""
 
 
 class TokenError(aiohttp.ClientError):
@@ -97,10 +94,9 @@ class OAuth2Credentials:
                 self._token = await self._fetch()
             return self._token[0]
 
-    def refused(self) -> bool:
+    def refused(self) -> None:
         """Forget the token: the next one may be taken."""
-        had_one, self._token = self._token is not None, None
-        return had_one
+        self._token = None
 
     async def _fetch(self) -> tuple[str, float]:
         at = self._clock()

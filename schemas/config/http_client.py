@@ -89,7 +89,15 @@ def check_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return headers
 
 
+def check_tenant_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    """A tenant's may hold their own authorization; space around a name is ignored (Tempo ST-5)."""
+    for name in headers:
+        check_header_name(name.strip())
+    return headers
+
+
 HeaderValue = Annotated[SecretStr, AfterValidator(check_header_value)]
+TenantHeaders = Annotated[dict[str, HeaderValue], AfterValidator(check_tenant_headers)]
 Headers = Annotated[dict[str, HeaderValue], AfterValidator(check_headers)]
 
 

@@ -62,7 +62,6 @@ PENDING = (
     Pending(f"{OVERRIDES}disable_collection", "disable_collection"),
     Pending(f"{OVERRIDES}generate_native_histograms", "native histograms", other_than("", "classic")),
     Pending(f"{OVERRIDES}span_name_sanitization", "sanitising of span names"),
-    Pending(f"{OVERRIDES}remote_write_headers", "headers of tenants"),
     Pending("overrides.defaults.ingestion.rate_strategy", "the global rate strategy", other_than("local")),
     Pending("overrides.defaults.ingestion.rate_limit_bytes", "rate limits", other_than(30_000_000)),
     Pending("overrides.defaults.ingestion.burst_size_bytes", "rate limits", other_than(30_000_000)),
