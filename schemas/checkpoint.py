@@ -1,8 +1,8 @@
 """Checkpoints: where a partition of `[spans]` is taken up again, and what it needs from before.
 
 A checkpoint is always of a window boundary. It names the record that closed the window, which isn't applied yet, and
-holds the half-edges that were waiting then. Any checkpoint of a partition is right: what follows is computed again,
-with the same result.
+holds the half-edges that were waiting then, and the sides that filters had rejected. Any checkpoint of a partition is
+right: what follows is computed again, with the same result.
 """
 
 import hashlib
@@ -51,8 +51,23 @@ time of the first span, from which the wait counts. `weight` is in 2^-32. `dimen
 those that aren't empty. Nothing is null.
 """
 
-MAX_HALF_EDGES_BYTES = 1 << 30
-"""What half-edges unpack to at most; the limit of half-edges keeps it well below."""
+DROPPED_SIDE_SCHEMA = pl.Schema(
+    {
+        "tenant": pl.String(),
+        "is_server": pl.Boolean(),
+        "trace_id": pl.Binary(),
+        "span_id": pl.Binary(),
+        "dropped_ms": pl.Int64(),
+    }
+)
+"""Sides of edges that filters rejected, one a row: tenants sorted, of each the clients' first, then by age.
+
+`trace_id` and `span_id` are the key, `dropped_ms` is the stream time of the rejected span, from which the wait counts.
+Nothing is null.
+"""
+
+MAX_UNPACKED_BYTES = 1 << 30
+"""What rows unpack to at most; the limit of half-edges keeps it well below."""
 
 _ZSTD_LEVEL = 1
 _CHECKSUM_BYTES = 8
@@ -74,6 +89,7 @@ class Checkpoint:
     previous_end_ms: int | None = None
     revision: int = 0
     half_edges: pl.DataFrame = field(default_factory=HALF_EDGE_SCHEMA.to_frame)
+    dropped_sides: pl.DataFrame = field(default_factory=DROPPED_SIDE_SCHEMA.to_frame)
     rules: RulesInForce | None = None
 
     @classmethod
@@ -99,15 +115,16 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     )
     if not checkpoint.half_edges.is_empty():
         pack_half_edges(message, checkpoint.half_edges.select(HALF_EDGE_SCHEMA.names()))
+    if not checkpoint.dropped_sides.is_empty():
+        message.dropped_sides.CopyFrom(_packed(checkpoint.dropped_sides.select(DROPPED_SIDE_SCHEMA.names())))
     return message.SerializeToString(deterministic=True)
 
 
 def pack_half_edges(message: pb.CheckpointRecord, rows: pl.DataFrame) -> None:
     """Set the fields of a message that hold half-edges; the columns aren't checked."""
-    plain = _arrow_stream(rows)
-    message.half_edges = bytes(cramjam.zstd.compress(plain, level=_ZSTD_LEVEL))
-    message.half_edges_size = plain.size
-    message.half_edges_checksum = _checksum(message.half_edges)
+    packed = _packed(rows)
+    message.half_edges, message.half_edges_size = packed.rows, packed.size
+    message.half_edges_checksum = packed.checksum
 
 
 def decode_checkpoint(value: bytes) -> Checkpoint:
@@ -127,6 +144,7 @@ def decode_checkpoint(value: bytes) -> Checkpoint:
         previous_end_ms=message.previous_end_ms if message.HasField("previous_end_ms") else None,
         revision=message.revision,
         half_edges=_half_edges(message),
+        dropped_sides=_dropped_sides(message.dropped_sides),
         rules=decode_rules(message.rules) if message.rules else None,
     )
 
@@ -134,13 +152,27 @@ def decode_checkpoint(value: bytes) -> Checkpoint:
 def _half_edges(message: pb.CheckpointRecord) -> pl.DataFrame:
     if not message.half_edges:
         return HALF_EDGE_SCHEMA.to_frame()
-    if message.half_edges_checksum != _checksum(message.half_edges):
-        raise Malformed(Reason.CHECKSUM, "the half-edges aren't what their checksum says")
-    rows = _unpacked(message.half_edges, message.half_edges_size)
+    packed = pb.PackedRows(rows=message.half_edges, size=message.half_edges_size, checksum=message.half_edges_checksum)
+    rows = _unpacked(packed, HALF_EDGE_SCHEMA)
     nulls = rows.null_count().sum_horizontal().item() + rows["dimensions"].explode(empty_as_null=False).null_count()
     if nulls or (rows["dimensions"].list.len() % 2 == 1).any():
         raise Malformed(Reason.ROWS, "half-edges that aren't whole")
     return rows
+
+
+def _dropped_sides(packed: pb.PackedRows) -> pl.DataFrame:
+    if not packed.rows:
+        return DROPPED_SIDE_SCHEMA.to_frame()
+    rows = _unpacked(packed, DROPPED_SIDE_SCHEMA)
+    if rows.null_count().sum_horizontal().item():
+        raise Malformed(Reason.ROWS, "dropped sides that aren't whole")
+    return rows
+
+
+def _packed(rows: pl.DataFrame) -> pb.PackedRows:
+    plain = _arrow_stream(rows)
+    packed = bytes(cramjam.zstd.compress(plain, level=_ZSTD_LEVEL))
+    return pb.PackedRows(rows=packed, size=plain.size, checksum=_checksum(packed))
 
 
 def _arrow_stream(rows: pl.DataFrame) -> pa.Buffer:
@@ -151,16 +183,18 @@ def _arrow_stream(rows: pl.DataFrame) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _unpacked(packed: bytes, size: int) -> pl.DataFrame:
-    if not 0 < size <= MAX_HALF_EDGES_BYTES:
-        raise Malformed(Reason.COMPRESSION, f"half-edges of {size} bytes")
-    plain = bytearray(size)
+def _unpacked(packed: pb.PackedRows, schema: pl.Schema) -> pl.DataFrame:
+    if packed.checksum != _checksum(packed.rows):
+        raise Malformed(Reason.CHECKSUM, "the rows aren't what their checksum says")
+    if not 0 < packed.size <= MAX_UNPACKED_BYTES:
+        raise Malformed(Reason.COMPRESSION, f"rows of {packed.size} bytes")
+    plain = bytearray(packed.size)
     try:
-        unpacked = cramjam.zstd.decompress_into(packed, plain)
+        unpacked = cramjam.zstd.decompress_into(packed.rows, plain)
     except cramjam.DecompressionError as error:
         raise Malformed(Reason.COMPRESSION, "not a zstd frame of this size") from error
-    if unpacked != size:
-        raise Malformed(Reason.COMPRESSION, f"{unpacked} bytes instead of {size}")
+    if unpacked != packed.size:
+        raise Malformed(Reason.COMPRESSION, f"{unpacked} bytes instead of {packed.size}")
     try:
         with pa.ipc.open_stream(pa.py_buffer(plain)) as reader:
             table = reader.read_all()
@@ -168,8 +202,8 @@ def _unpacked(packed: bytes, size: int) -> pl.DataFrame:
         rows = pl.DataFrame(pl.from_arrow(table))
     except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
         raise Malformed(Reason.SCHEMA, f"not an Arrow stream: {error}") from error
-    if rows.schema != HALF_EDGE_SCHEMA:
-        raise Malformed(Reason.SCHEMA, "other columns than a half-edge's")
+    if rows.schema != schema:
+        raise Malformed(Reason.SCHEMA, f"other columns than {', '.join(schema)}")
     return rows
 
 

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18schemas/checkpoint.proto\x12\x16spanmill.checkpoint.v1\"\xc8\x02\n\x10\x43heckpointRecord\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x03\x12\x1e\n\x11next_timestamp_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x0estream_time_ms\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0fprevious_end_ms\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x12\n\nhalf_edges\x18\x07 \x01(\x0c\x12\x17\n\x0fhalf_edges_size\x18\x08 \x01(\x04\x12\x1b\n\x13half_edges_checksum\x18\t \x01(\x0c\x12\r\n\x05rules\x18\x0b \x01(\x0c\x42\x14\n\x12_next_timestamp_msB\x11\n\x0f_stream_time_msB\x12\n\x10_previous_end_msJ\x04\x08\n\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18schemas/checkpoint.proto\x12\x16spanmill.checkpoint.v1\":\n\nPackedRows\x12\x0c\n\x04rows\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x0c\"\xfd\x02\n\x10\x43heckpointRecord\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x03\x12\x1e\n\x11next_timestamp_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x0estream_time_ms\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0fprevious_end_ms\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x12\n\nhalf_edges\x18\x07 \x01(\x0c\x12\x17\n\x0fhalf_edges_size\x18\x08 \x01(\x04\x12\x1b\n\x13half_edges_checksum\x18\t \x01(\x0c\x12\x39\n\rdropped_sides\x18\n \x01(\x0b\x32\".spanmill.checkpoint.v1.PackedRows\x12\r\n\x05rules\x18\x0b \x01(\x0c\x42\x14\n\x12_next_timestamp_msB\x11\n\x0f_stream_time_msB\x12\n\x10_previous_end_msb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'schemas.checkpoint_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHECKPOINTRECORD']._serialized_start=53
-  _globals['_CHECKPOINTRECORD']._serialized_end=381
+  _globals['_PACKEDROWS']._serialized_start=52
+  _globals['_PACKEDROWS']._serialized_end=110
+  _globals['_CHECKPOINTRECORD']._serialized_start=113
+  _globals['_CHECKPOINTRECORD']._serialized_end=494
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from streams.dropped_sides import CLIENT_DROPPED, SERVER_DROPPED, forget, is_dropped, remember, side_bytes
 from streams.groups import CellTable, GroupTable, Observation, bucket_of, find_group, observe
 from streams.half_edges import (
     DATABASE,
@@ -55,8 +56,12 @@ EDGE_TOTALS = np.dtype(
 """What a group of edges adds up to: edges as they are, weighted ones, weighted failed ones."""
 
 MADE, DROPPED = 0, 1
-"""Columns of the counts: half-edges made, spans dropped, and from KIND_SERVER on half-edges expired by last kind."""
-COUNTS = 6
+COUNTERPARTS, OVERFLOWS = 6, 7
+"""Columns of the counts: half-edges made, spans dropped, and from KIND_SERVER on half-edges expired by last kind.
+
+Then halves whose other half was rejected by a filter, and rejected sides for which there was no place.
+"""
+COUNTS = 8
 
 
 class EdgeTotals(NamedTuple):
@@ -75,6 +80,7 @@ def fold_edges(
     spans: SpanColumns,
     plan: ServiceGraphsPlan,
     half_edges: HalfEdges,
+    dropped: HalfEdges,
     state: EdgeTotals,
     text_starts: Any,
     max_bytes: int,
@@ -87,16 +93,22 @@ def fold_edges(
             continue
         if spans.service[spans.resource[row]] == ABSENT:
             continue  # SG-7
-        if not _has_room(half_edges, state, spans, row):
+        if not _has_room(half_edges, dropped, state, spans, row):
             return row
-        _take_span(spans, plan, half_edges, state, text_starts, max_bytes, row)
+        if spans.for_service_graphs.accepted[row]:
+            _take_span(spans, plan, half_edges, dropped, state, text_starts, max_bytes, row)
+        else:
+            _drop_span(spans, plan, half_edges, dropped, state, max_bytes, row)
     return len(spans.kind)
 
 
 @kernel
-def expire_half_edges(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, end_ms: int) -> bool:
+def expire_half_edges(
+    plan: ServiceGraphsPlan, half_edges: HalfEdges, dropped: HalfEdges, state: EdgeTotals, end_ms: int
+) -> bool:
     """Expire what waited until the window's end (SG-19); False if there was no room: go on after making some."""
     for tenant in range(len(half_edges.queues)):
+        forget(dropped, wide(tenant), end_ms, plan.wait_ms[tenant])
         queue = half_edges.queues[tenant]
         while queue.oldest >= 0 and half_edges.rows[queue.oldest].arrival_ms + plan.wait_ms[tenant] <= end_ms:
             if not _cells_have_room(state):
@@ -113,9 +125,36 @@ def _cells_have_room(state: EdgeTotals) -> bool:
 
 
 @kernel
-def _has_room(half_edges: HalfEdges, state: EdgeTotals, spans: SpanColumns, row: int) -> bool:
-    key_bytes = spans.trace_bytes[row] + max(spans.span_bytes[row], spans.parent_bytes[row])
-    return _cells_have_room(state) and has_room(half_edges, wide(key_bytes))
+def _has_room(half_edges: HalfEdges, dropped: HalfEdges, state: EdgeTotals, spans: SpanColumns, row: int) -> bool:
+    key_bytes = wide(spans.trace_bytes[row] + max(spans.span_bytes[row], spans.parent_bytes[row]))
+    return _cells_have_room(state) and has_room(half_edges, key_bytes) and has_room(dropped, key_bytes)
+
+
+@kernel
+def _drop_span(
+    spans: SpanColumns,
+    plan: ServiceGraphsPlan,
+    half_edges: HalfEdges,
+    dropped: HalfEdges,
+    state: EdgeTotals,
+    max_bytes: int,
+    row: int,
+) -> None:
+    """Note the side of a span that filters rejected; what waits for it waits no longer (SG-20)."""
+    tenant, now_ms = wide(spans.tenant[row]), spans.stream_ms[spans.record[row]]
+    is_server = spans.kind[row] == KIND_SERVER or spans.kind[row] == KIND_CONSUMER
+    key = key_of(spans, row, is_server)
+    edge = find_half(half_edges, key_hash(tenant, spans.data, key), tenant, spans.data, key)
+    if edge >= 0 and (half_edges.rows[edge].server != EMPTY) != is_server:
+        remove(half_edges, edge)
+        state.counts[tenant, COUNTERPARTS] += 1
+    if is_server and key.span_bytes == 0:
+        return  # nobody waits for a root's server
+    side = wide(SERVER_DROPPED if is_server else CLIENT_DROPPED)
+    fits = not _exceeds(plan, half_edges, dropped, now_ms, side_bytes(key), max_bytes)
+    most = plan.max_items[tenant] if fits else wide(0)
+    if not remember(dropped, tenant, side, spans.data, key, now_ms, plan.wait_ms[tenant], most):
+        state.counts[tenant, OVERFLOWS] += 1
 
 
 @kernel
@@ -123,6 +162,7 @@ def _take_span(
     spans: SpanColumns,
     plan: ServiceGraphsPlan,
     half_edges: HalfEdges,
+    dropped: HalfEdges,
     state: EdgeTotals,
     text_starts: Any,
     max_bytes: int,
@@ -135,9 +175,14 @@ def _take_span(
     hashed = key_hash(tenant, spans.data, key)
     edge = find_half(half_edges, hashed, tenant, spans.data, key)
     new = edge < 0
+    now_ms = spans.stream_ms[spans.record[row]]
     if new:
+        other = wide(CLIENT_DROPPED if is_server else SERVER_DROPPED)
+        if is_dropped(dropped, tenant, other, spans.data, key, now_ms, plan.wait_ms[tenant]):
+            state.counts[tenant, COUNTERPARTS] += 1
+            return
         edge = take_row(half_edges, hashed, tenant, spans.data, key)
-        half_edges.rows[edge].arrival_ms = spans.stream_ms[spans.record[row]]
+        half_edges.rows[edge].arrival_ms = now_ms
     if is_server:
         _apply_server(spans, plan, half_edges, row, edge)
     else:
@@ -152,13 +197,12 @@ def _take_span(
             remove(half_edges, edge)
         return
     weigh(half_edges, edge, text_starts)
-    now_ms = spans.stream_ms[spans.record[row]]
     if not new:
         # It has grown beyond the limit by bytes, which Tempo hasn't: the checkpoint must fit into a record.
-        if _exceeds(plan, half_edges, now_ms, wide(0), max_bytes) and half.counted:
+        if _exceeds(plan, half_edges, dropped, now_ms, wide(0), max_bytes) and half.counted:
             remove(half_edges, edge)
             state.counts[tenant, DROPPED] += 1
-    elif _is_full(plan, half_edges, tenant, now_ms, max_bytes, half.bytes):
+    elif _is_full(plan, half_edges, dropped, tenant, now_ms, max_bytes, half.bytes):
         free_row(half_edges, edge)
         state.counts[tenant, DROPPED] += 1
     else:
@@ -168,22 +212,31 @@ def _take_span(
 
 @kernel
 def _is_full(
-    plan: ServiceGraphsPlan, half_edges: HalfEdges, tenant: int, now_ms: int, max_bytes: int, more_bytes: int
+    plan: ServiceGraphsPlan,
+    half_edges: HalfEdges,
+    dropped: HalfEdges,
+    tenant: int,
+    now_ms: int,
+    max_bytes: int,
+    more_bytes: int,
 ) -> bool:
     """Whether there is no place for one more half-edge of a tenant; those past their deadline don't count."""
     if settle(half_edges, tenant, now_ms, plan.wait_ms[tenant]) >= plan.max_items[tenant]:
         return True
-    return _exceeds(plan, half_edges, now_ms, more_bytes, max_bytes)
+    return _exceeds(plan, half_edges, dropped, now_ms, more_bytes, max_bytes)
 
 
 @kernel
-def _exceeds(plan: ServiceGraphsPlan, half_edges: HalfEdges, now_ms: int, more_bytes: int, max_bytes: int) -> bool:
-    """Whether all half-edges that count take more than the limit, with so many bytes more."""
-    if counted_bytes(half_edges) + more_bytes <= max_bytes:
+def _exceeds(
+    plan: ServiceGraphsPlan, half_edges: HalfEdges, dropped: HalfEdges, now_ms: int, more_bytes: int, max_bytes: int
+) -> bool:
+    """Whether all half-edges and dropped sides that count take more than the limit, with so many bytes more."""
+    if counted_bytes(half_edges) + counted_bytes(dropped) + more_bytes <= max_bytes:
         return False
     for other in range(len(half_edges.queues)):
         settle(half_edges, other, now_ms, plan.wait_ms[other])
-    return counted_bytes(half_edges) + more_bytes > max_bytes
+        forget(dropped, wide(other), now_ms, plan.wait_ms[other])
+    return counted_bytes(half_edges) + counted_bytes(dropped) + more_bytes > max_bytes
 
 
 @kernel

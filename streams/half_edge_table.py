@@ -1,4 +1,4 @@
-"""Half-edges as the table that a checkpoint holds, and back."""
+"""Half-edges and dropped sides as the tables that a checkpoint holds, and back."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from schemas.checkpoint import HALF_EDGE_SCHEMA
+from schemas.checkpoint import DROPPED_SIDE_SCHEMA, HALF_EDGE_SCHEMA
+from streams.dropped_sides import SIDES, note
 from streams.half_edges import (
     HALF,
     HalfEdges,
@@ -55,8 +56,10 @@ def half_edge_table(half_edges: HalfEdges, plan: Plan, interner: Interner) -> pl
 def restored_half_edges(table: pl.DataFrame, plan: Plan, interner: Interner) -> HalfEdges:
     """The half-edges of a table; the plan includes its tenants.
 
-    A dimension that a tenant's edges have no longer is left out.
+    A dimension that a tenant's edges have no longer is left out, and so are the half-edges of a tenant that has no
+    service graphs any more (Tempo SG-32).
     """
+    table = _of_active(table, plan)
     slots = max(int(plan.service_graphs.slot_counts.max(initial=0)), 1)
     trace_ids, trace_start, trace_bytes = _buffers(_array(table["trace_id"]))
     span_ids, span_start, span_bytes = _buffers(_array(table["span_id"]))
@@ -73,6 +76,46 @@ def restored_half_edges(table: pl.DataFrame, plan: Plan, interner: Interner) -> 
     keys = np.concatenate([trace_ids, span_ids])
     _append_all(half_edges, halves, values, keys, trace_start, span_start + len(trace_ids), interner.starts)
     return half_edges
+
+
+def dropped_side_table(dropped: HalfEdges, plan: Plan) -> pl.DataFrame:
+    """The sides that filters rejected, as `DROPPED_SIDE_SCHEMA` says."""
+    if not half_count(dropped):
+        return DROPPED_SIDE_SCHEMA.to_frame()
+    order = sorted(range(len(plan.tenants)), key=lambda number: plan.tenants[number])
+    queues = [number * SIDES + side for number in order for side in range(SIDES)]
+    rows = dropped.rows[np.concatenate([queued_rows(dropped, queue) for queue in queues])]
+    trace_start, trace_bytes = rows["key_start"], rows["trace_bytes"]
+    tenants = [plan.tenants[queue // SIDES] for queue in rows["tenant"].tolist()]
+    columns = {
+        "tenant": pl.Series(tenants, dtype=pl.String()),
+        "is_server": pl.Series(rows["tenant"] % SIDES != 0),
+        "trace_id": _binary(dropped.keys, trace_start, trace_bytes),
+        "span_id": _binary(dropped.keys, trace_start + trace_bytes, rows["span_bytes"]),
+        "dropped_ms": pl.Series(np.ascontiguousarray(rows["arrival_ms"])),
+    }
+    return pl.DataFrame([columns[name].alias(name) for name in DROPPED_SIDE_SCHEMA])
+
+
+def restored_dropped_sides(table: pl.DataFrame, plan: Plan) -> HalfEdges:
+    """The sides of a table; the plan includes its tenants. Those of a tenant without service graphs are left out."""
+    table = _of_active(table, plan)
+    trace_ids, trace_start, trace_bytes = _buffers(_array(table["trace_id"]))
+    span_ids, span_start, span_bytes = _buffers(_array(table["span_id"]))
+    numbers = np.array([plan.numbers[tenant] for tenant in table["tenant"].to_list()], np.int32)
+    queues = numbers * SIDES + table["is_server"].to_numpy()
+    key_bytes = 2 * (len(trace_ids) + len(span_ids)) + 8 * len(table) + (1 << 12)
+    dropped = new_half_edges(max(64, len(table)), 1, SIDES * max(len(plan.tenants), 1), key_bytes)
+    keys = np.concatenate([trace_ids, span_ids])
+    starts = trace_start, span_start + len(trace_ids)
+    _note_all(dropped, queues, keys, *starts, trace_bytes, span_bytes, table["dropped_ms"].to_numpy())
+    return dropped
+
+
+def _of_active(table: pl.DataFrame, plan: Plan) -> pl.DataFrame:
+    """The rows of tenants that have service graphs."""
+    off = [tenant for tenant in table["tenant"].unique() if not plan.service_graphs.active[plan.numbers[tenant]]]
+    return table.filter(~pl.col("tenant").is_in(off)) if off else table
 
 
 def _binary(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: Numbers) -> pl.Series:
@@ -152,6 +195,17 @@ def _copy_ranges(data: Any, starts: Any, offsets: Any, out: Any) -> None:
         start, at = starts[row], offsets[row]
         for i in range(offsets[row + 1] - at):
             out[at + i] = data[start + i]
+
+
+@kernel
+def _note_all(
+    dropped: HalfEdges, queues: Any, keys: Any, traces: Any, spans: Any, trace_bytes: Any, span_bytes: Any, at_ms: Any
+) -> None:
+    """Note sides in the order of their rows, with their IDs at these places of `keys`; there must be room."""
+    for i in range(len(queues)):
+        queue = wide(queues[i])
+        key = Key(wide(traces[i]), wide(trace_bytes[i]), wide(spans[i]), wide(span_bytes[i]))
+        note(dropped, queue, key_hash(queue, keys, key), keys, key, at_ms[i])
 
 
 @kernel

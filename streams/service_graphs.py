@@ -1,6 +1,7 @@
 """Service graphs: edges between services, from the two halves that client and server report (Tempo §7)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import polars as pl
 from schemas.config import ServiceGraphsSettings
 from schemas.labels import sanitize_name
 from schemas.metrics import MetricId
+from streams.dropped_sides import SIDES
 from streams.edges import (
     COUNTS,
     EDGE_CLIENT,
@@ -23,7 +25,12 @@ from streams.edges import (
     fold_edges,
 )
 from streams.groups import new_cells, new_groups, resized_cells, resized_groups
-from streams.half_edge_table import half_edge_table, restored_half_edges
+from streams.half_edge_table import (
+    dropped_side_table,
+    half_edge_table,
+    restored_dropped_sides,
+    restored_half_edges,
+)
 from streams.half_edges import grown_half_edges, half_count, resized_half_edges
 from streams.interner import Interner
 from streams.plan import Plan
@@ -44,17 +51,24 @@ _METRICS = (
 """By histogram."""
 
 
-class ServiceGraphs:
-    """The edges of one open window, and the half-edges that wait."""
+class Waiting(NamedTuple):
+    """What is carried from window to window: half-edges (`HALF_EDGE_SCHEMA`), sides that filters rejected."""
 
-    def __init__(
-        self, plan: Plan, interner: Interner, cache: LabelCache, waiting: pl.DataFrame, max_bytes: int
-    ) -> None:
+    half_edges: pl.DataFrame
+    dropped_sides: pl.DataFrame
+
+
+class ServiceGraphs:
+    """The edges of one open window, the half-edges that wait, and the sides that nobody need wait for."""
+
+    def __init__(self, plan: Plan, interner: Interner, cache: LabelCache, waiting: Waiting, max_bytes: int) -> None:
         self._plan, self._interner, self._cache, self._max_bytes = plan, interner, cache, max_bytes
-        plan.include(waiting["tenant"].unique(maintain_order=True).to_list())
+        for table in waiting:
+            plan.include(table["tenant"].unique(maintain_order=True).to_list())
         groups = new_groups(64, EDGE_VALUES, HISTOGRAMS)
         self._state = EdgeTotals(groups, np.zeros(64, EDGE_TOTALS), new_cells(128), np.zeros((1, COUNTS), np.int64))
-        self._half_edges = restored_half_edges(waiting, plan, interner)
+        self._half_edges = restored_half_edges(waiting.half_edges, plan, interner)
+        self._dropped = restored_dropped_sides(waiting.dropped_sides, plan)
         self._widen()
 
     def fold(self, spans: SpanColumns) -> None:
@@ -63,14 +77,15 @@ class ServiceGraphs:
         plan, row = self._plan.service_graphs, 0
         while row < len(spans.kind):
             texts = self._interner.starts
-            row = fold_edges(spans, plan, self._half_edges, self._state, texts, self._max_bytes, row)
+            tables = self._half_edges, self._dropped, self._state
+            row = fold_edges(spans, plan, *tables, texts, self._max_bytes, row)
             if row < len(spans.kind):
                 key_bytes = spans.trace_bytes[row] + max(spans.span_bytes[row], spans.parent_bytes[row])
                 self._grow(int(key_bytes))
 
     def expire(self, end_ms: int) -> None:
         """Let half-edges go whose deadline isn't after the window's end (SG-19)."""
-        while not expire_half_edges(self._plan.service_graphs, self._half_edges, self._state, end_ms):
+        while not expire_half_edges(self._plan.service_graphs, self._half_edges, self._dropped, self._state, end_ms):
             self._grow(0)
 
     @property
@@ -95,9 +110,10 @@ class ServiceGraphs:
                 invalid[tenant] = invalid.get(tenant, 0) + edges
         return ProcessorRows(self._blocks(count), list(zip(tenants, label_sets, strict=True))), invalid
 
-    def half_edges(self) -> pl.DataFrame:
-        """Those that wait, as `HALF_EDGE_SCHEMA` says."""
-        return half_edge_table(self._half_edges, self._plan, self._interner)
+    def left_waiting(self) -> Waiting:
+        """What the next window begins with."""
+        half_edges = half_edge_table(self._half_edges, self._plan, self._interner)
+        return Waiting(half_edges, dropped_side_table(self._dropped, self._plan))
 
     def _label_set(self, key: Sequence[int], names: tuple[bytes, ...]) -> LabelSet:
         settings, text = self._plan.settings[key[EDGE_TENANT]], self._interner.text
@@ -145,6 +161,7 @@ class ServiceGraphs:
         places = (plan.limits_ns.shape[1] + 1) * HISTOGRAMS
         self._state = EdgeTotals(resized_groups(groups, 0, EDGE_VALUES + values, places), totals, cells, counts)
         self._half_edges = resized_half_edges(self._half_edges, 0, values, tenants, 0)
+        self._dropped = resized_half_edges(self._dropped, 0, 1, SIDES * tenants, 0)
 
     def _grow(self, key_bytes: int) -> None:
         """Room for a group, its cells and a half-edge with a key of that length."""
@@ -156,6 +173,7 @@ class ServiceGraphs:
             cells = resized_cells(cells, 2 * len(cells.cells))
         self._state = EdgeTotals(groups, totals, cells, counts)
         self._half_edges = grown_half_edges(self._half_edges, key_bytes)
+        self._dropped = grown_half_edges(self._dropped, key_bytes)
 
 
 def _label_names(settings: ServiceGraphsSettings | None) -> tuple[bytes, ...]:

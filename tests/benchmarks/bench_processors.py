@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.checkpoint import HALF_EDGE_SCHEMA
+from schemas.checkpoint import DROPPED_SIDE_SCHEMA, HALF_EDGE_SCHEMA
 from schemas.config import TenantSettings
 from schemas.deltas import encode_window
 from schemas.otlp import Codec, SpanFrame, scan_records
@@ -24,7 +24,7 @@ from streams.interner import Interner
 from streams.partition import MAX_HALF_EDGE_BYTES, PartitionFold
 from streams.plan import Plan
 from streams.rows import LabelCache
-from streams.service_graphs import ServiceGraphs
+from streams.service_graphs import ServiceGraphs, Waiting
 from streams.span_columns import span_columns
 from streams.span_metrics import SpanMetrics, SpanMetricsCaches
 from streams.target_info import TargetInfoCache
@@ -76,7 +76,13 @@ def steps(tenants: TenantSettings, records: list[Record], turn: Clock) -> None:
     plan, interner = Plan(lambda _: tenants), Interner()
     plan.include(["single-tenant"])
     spans = SpanMetrics(plan, interner, SpanMetricsCaches(LabelCache("service"), TargetInfoCache()))
-    graphs = ServiceGraphs(plan, interner, LabelCache("server"), HALF_EDGE_SCHEMA.to_frame(), MAX_HALF_EDGE_BYTES)
+    graphs = ServiceGraphs(
+        plan,
+        interner,
+        LabelCache("server"),
+        Waiting(HALF_EDGE_SCHEMA.to_frame(), DROPPED_SIDE_SCHEMA.to_frame()),
+        MAX_HALF_EDGE_BYTES,
+    )
     for frame in frames_of(records, plan.keys):
         tenant = np.zeros(len(frame.records.offset), np.int32)
         measured = np.ones(len(frame.spans.kind), np.bool_)
