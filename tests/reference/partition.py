@@ -6,6 +6,7 @@ from schemas.config import TenantSettings
 from schemas.record import Record
 from tests.otlp_oracle import parse
 from tests.reference import span_metrics
+from tests.reference.multiplier import weight_of
 from tests.reference.primitives import Seen, attributes_of
 from tests.reference.service_graphs import Graphs
 from tests.reference.sums import Sums
@@ -77,6 +78,7 @@ class Partition:
                 span_metrics.measure_resource(sums, tenant, settings, spans, resource)
                 span_metrics.measure_host(sums, tenant, settings, resource)
                 for seen in spans:
+                    self.count_weights(sums, tenant, settings, seen)
                     self.graphs.take(sums, tenant, settings, self.now_ms, seen)
 
     def is_within(self, record: Record, settings: TenantSettings, end_ns: int) -> bool:
@@ -87,3 +89,9 @@ class Partition:
         """Ours: a latency that is too long for exact sums."""
         if seen.span.end_time_unix_nano - seen.span.start_time_unix_nano > 1 << 53:
             sums.count("spanmill_latencies_clamped_total", tenant)
+
+    def count_weights(self, sums: Sums, tenant: str, settings: TenantSettings, seen: Seen) -> None:
+        """Ours: a multiplier that is too great or too small for exact sums."""
+        processors = (settings.span_metrics, settings.service_graphs)
+        if any(own is not None and weight_of(seen, own.multiplier).clamped for own in processors):
+            sums.count("spanmill_weights_clamped_total", tenant)
