@@ -1,13 +1,16 @@
 """Intake: which spans are measured, and what is counted before and besides (Tempo §4)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.deltas import Ledger, LedgerKey
 from schemas.otlp import SpanFrame
+from streams import service_graphs, span_metrics
+from streams.interner import ABSENT
 from streams.plan import Plan
+from streams.span_columns import KIND_CONSUMER, KIND_SERVER, SpanColumns
 
 SPANS_RECEIVED = "tempo_metrics_generator_spans_received_total"
 BYTES_RECEIVED = "tempo_metrics_generator_bytes_received_total"
@@ -15,11 +18,16 @@ SPANS_DISCARDED = "tempo_metrics_generator_spans_discarded_total"
 PUSHES_SKIPPED = "tempo_metrics_generator_metrics_generation_skipped_processor_pushes_total"
 EDGES = "tempo_metrics_generator_processor_service_graphs_edges"
 EDGE_SPANS_DROPPED = "tempo_metrics_generator_processor_service_graphs_dropped_spans"
+EDGES_DROPPED = "tempo_metrics_generator_processor_service_graphs_dropped_edges_total"
+DROPPED_SIDE_OVERFLOWS = "tempo_metrics_generator_processor_service_graphs_dropped_span_side_cache_overflow_total"
 EDGES_EXPIRED = "tempo_metrics_generator_processor_service_graphs_expired_edges"
 LATENCIES_CLAMPED = "spanmill_latencies_clamped_total"
 """Ours: spans whose latency was too long for exact sums and was cut to 2^53 ns."""
+WEIGHTS_CLAMPED = "spanmill_weights_clamped_total"
+"""Ours: spans of which a multiplier was outside 2^-32 to 2^31 and was brought within."""
 
 OUTSIDE_SLACK, INVALID_UTF8 = "outside_metrics_ingestion_slack", "invalid_utf8"
+SPAN_METRICS_FILTERED, SERVICE_GRAPHS_FILTERED = "span_metrics_filtered", "service_graphs_filtered"
 """Reasons of `SPANS_DISCARDED` (Tempo INT-6)."""
 ALL_PROCESSORS = "all"
 
@@ -89,8 +97,34 @@ def count_intake(
             counts.add(LATENCIES_CLAMPED, tenant, clamped[number])
         if skips[number]:
             settings = plan.settings[number]
-            processors = sum(part is not None for part in (settings.span_metrics, settings.service_graphs))
+            every = (settings.span_metrics, settings.service_graphs, settings.host_info)
+            processors = sum(part is not None for part in every)
             counts.add(PUSHES_SKIPPED, tenant, skips[number] * processors)
+
+
+def count_choices(counts: LedgerCounts, plan: Plan, spans: SpanColumns) -> None:
+    """Count what processors' filter policies rejected, and weights that were clamped, by tenant.
+
+    Service graphs evaluate policies only for spans that may be halves of edges (SG-7, SG-8).
+    """
+    rejected = spans.measured & ~spans.for_span_metrics.accepted
+    for tenant, count in _by_tenant(rejected, plan, spans):
+        counts.add_discarded(tenant, count, SPAN_METRICS_FILTERED, span_metrics.PROCESSOR)
+    rejected = spans.measured & ~spans.for_service_graphs.accepted
+    if rejected.any():
+        rejected &= (spans.kind >= KIND_SERVER) & (spans.kind <= KIND_CONSUMER)
+        rejected &= spans.service[spans.resource] != ABSENT
+    for tenant, count in _by_tenant(rejected, plan, spans):
+        counts.add_discarded(tenant, count, SERVICE_GRAPHS_FILTERED, service_graphs.PROCESSOR)
+    for tenant, count in _by_tenant(spans.clamped, plan, spans):
+        counts.add(WEIGHTS_CLAMPED, tenant, count)
+
+
+def _by_tenant(chosen: npt.NDArray[np.bool_], plan: Plan, spans: SpanColumns) -> Iterator[tuple[str, int]]:
+    """How many spans of each tenant are chosen, of those of which any is."""
+    if chosen.any():
+        counts = np.bincount(spans.tenant[chosen], minlength=len(plan.tenants)).tolist()
+        yield from ((tenant, count) for tenant, count in zip(plan.tenants, counts, strict=True) if count)
 
 
 def _totals(

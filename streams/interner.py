@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from schemas.otlp import attribute_text
 from streams.kernels import kernel, wide
@@ -101,6 +102,21 @@ class Interner:
     def raw(self, number: int) -> bytes:
         """The bytes of a value as they came; of a `RESOURCE`, those of its attributes, which are a message Resource."""
         return self._table.arena[self._table.starts[number] : self._table.starts[number + 1]].tobytes()
+
+    def strings(self, numbers: npt.NDArray[np.int32]) -> pa.Array:
+        """The strings of numbers (none of them `ABSENT`), as binaries; empty where the value isn't a string."""
+        table = self._table
+        strings = np.where(table.kinds[numbers] == STRING, numbers, EMPTY)
+        buffers = [None, pa.py_buffer(table.starts), pa.py_buffer(table.arena)]
+        return pa.Array.from_buffers(pa.large_binary(), len(self), buffers).take(pa.array(strings))
+
+    def __len__(self) -> int:
+        return int(self._table.used[0])
+
+    @property
+    def table(self) -> InternTable:
+        """The table, to read. Replaced when it grows."""
+        return self._table
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:

@@ -20,14 +20,18 @@ from schemas.otlp import Codec, SpanFrame, scan_records
 from schemas.record import Record
 from schemas.rules_in_force import RulesInForce
 from streams import host_info, service_graphs, span_metrics
-from streams.edges import DROPPED, MADE
+from streams.edges import COUNTERPARTS, DROPPED, MADE, OVERFLOWS
+from streams.filters import Filters
 from streams.host_info import HostInfo
 from streams.intake import (
+    DROPPED_SIDE_OVERFLOWS,
     EDGE_SPANS_DROPPED,
     EDGES,
+    EDGES_DROPPED,
     EDGES_EXPIRED,
     INVALID_UTF8,
     LedgerCounts,
+    count_choices,
     count_intake,
     within_slack,
 )
@@ -35,7 +39,7 @@ from streams.interner import Interner
 from streams.plan import Plan, SettingsOf
 from streams.rows import LabelCache, window_rows
 from streams.rules_in_force import at_window, decided, heard
-from streams.service_graphs import ServiceGraphs
+from streams.service_graphs import ServiceGraphs, Waiting
 from streams.span_columns import (
     KIND_CLIENT,
     KIND_CONSUMER,
@@ -108,7 +112,7 @@ class PartitionFold:
         self._previous_end_ms = start.previous_end_ms
         self._rules, self._given_revision = start.rules, start.revision
         self._tenants: dict[str, TenantSettings] = {}
-        self._waiting = start.half_edges
+        self._waiting = Waiting(start.half_edges, start.dropped_sides)
         self._open_end_ms = None if start.stream_time_ms is None else self._end_of(start.stream_time_ms)
         self._open(self._open_end_ms)
 
@@ -204,7 +208,8 @@ class PartitionFold:
             stream_time_ms=stream_ms,
             previous_end_ms=self._previous_end_ms,
             revision=self._revision,
-            half_edges=self._waiting,
+            half_edges=self._waiting.half_edges,
+            dropped_sides=self._waiting.dropped_sides,
             rules=self._rules,
         )
         return Closing(tuple(windows), checkpoint)
@@ -226,6 +231,7 @@ class PartitionFold:
             rules = self._rules.current.rules
             settings_of, max_half_edge_bytes = rules.settings_of, rules.max_half_edge_bytes
         self._plan, self._interner, self._counts = Plan(settings_of), Interner(), LedgerCounts()
+        self._filters = Filters(self._plan, self._interner)
         self._spans = SpanMetrics(self._plan, self._interner, self._span_caches)
         self._hosts = HostInfo(self._plan, self._interner)
         self._graphs = ServiceGraphs(self._plan, self._interner, self._edge_labels, self._waiting, max_half_edge_bytes)
@@ -246,6 +252,8 @@ class PartitionFold:
         count_intake(self._counts, frame, self._plan, tenant_of_record, within)
         measured = within & ~frame.records.no_metrics[frame.spans.record]
         columns = span_columns(frame, self._plan, self._interner, tenant_of_record, stream_ms[chosen], measured)
+        columns = self._filters.applied(columns)
+        count_choices(self._counts, self._plan, columns)
         self._spans.fold(columns)
         self._graphs.fold(columns)
         self._hosts.fold(frame, tenant_of_record, columns)
@@ -285,7 +293,7 @@ class PartitionFold:
             ledger=self._counts.ledger(),
             revision=self._revision,
         )
-        self._previous_end_ms, self._waiting = end_ms, self._graphs.half_edges()
+        self._previous_end_ms, self._waiting = end_ms, self._graphs.left_waiting()
         return window
 
     def _count_edges(self) -> None:
@@ -294,6 +302,10 @@ class PartitionFold:
                 self._counts.add(EDGES, tenant, counts[MADE])
             if counts[DROPPED]:
                 self._counts.add(EDGE_SPANS_DROPPED, tenant, counts[DROPPED])
+            if counts[COUNTERPARTS]:
+                self._counts.add(EDGES_DROPPED, tenant, counts[COUNTERPARTS])
+            if counts[OVERFLOWS]:
+                self._counts.add(DROPPED_SIDE_OVERFLOWS, tenant, counts[OVERFLOWS])
             for kind in (KIND_SERVER, KIND_CLIENT, KIND_PRODUCER, KIND_CONSUMER):
                 if counts[kind]:
                     self._counts.add(EDGES_EXPIRED, tenant, counts[kind], unmatched_span_kind=KIND_TEXTS[kind].decode())

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from schemas.config import ServiceGraphsSettings, SpanMetricsSettings, TenantSettings
+from schemas.config import MultiplierSettings, ServiceGraphsSettings, SpanMetricsSettings, TenantSettings
 from schemas.deltas import Layout
 from schemas.otlp import Mode, WantedKey
-from streams import service_graphs_plan, span_metrics_plan
-from streams.attribute_keys import RESOURCE_ONLY, SERVICE_NAME
+from streams import multiplier, policies, service_graphs_plan, span_metrics_plan
+from streams.attribute_keys import ANY_SIDE, CLIENT_SIDE, RESOURCE_ONLY, SERVER_SIDE, SERVICE_NAME
 from streams.layouts import layout_of
 
 SettingsOf = Callable[[str], TenantSettings]
@@ -44,9 +44,11 @@ class Plan:
             self.settings.append(settings)
             if settings.span_metrics is not None:
                 self._include(span_metrics_plan.needs(settings.span_metrics), settings.span_metrics.histogram_buckets)
+                self._choose(settings.span_metrics, ANY_SIDE)
             if settings.service_graphs is not None:
                 graphs = settings.service_graphs
                 self._include(service_graphs_plan.needs(graphs), graphs.histogram_buckets)
+                self._choose(graphs, CLIENT_SIDE | SERVER_SIDE)
             if settings.host_info is not None:
                 for key in settings.host_info.host_identifiers:
                     self._need(key, RESOURCE_ONLY, Mode.FIRST_NON_EMPTY_STRING)
@@ -73,6 +75,13 @@ class Plan:
         if layout not in self.layouts:
             self.layouts.append(layout)
 
+    def _choose(self, settings: SpanMetricsSettings | ServiceGraphsSettings, sides: int) -> None:
+        """What decides which spans a processor sees, and how much they count."""
+        for key, read_on in policies.needs(settings.filter_policies, sides):
+            self._need(key, read_on)
+        for wanted in multiplier.needs(settings.multiplier):
+            self._need(wanted.name, RESOURCE_ONLY, wanted.mode)
+
     def _need(self, key: str, sides: int, mode: Mode = Mode.FIRST) -> None:
         wanted = WantedKey(key, mode)
         if wanted not in self._rows:
@@ -83,6 +92,13 @@ class Plan:
 
     def _rebuild(self) -> None:
         first = {key.name: row for key, row in self._rows.items() if key.mode is Mode.FIRST}
+        unweighted = MultiplierSettings()
+        self.span_weights = multiplier.multipliers(
+            [s.span_metrics.multiplier if s.span_metrics else unweighted for s in self.settings]
+        )
+        self.graph_weights = multiplier.multipliers(
+            [s.service_graphs.multiplier if s.service_graphs else unweighted for s in self.settings]
+        )
         self.span_metrics = span_metrics_plan.span_metrics_plan([s.span_metrics for s in self.settings], first)
         graphs = [s.service_graphs for s in self.settings]
         self.service_graphs = service_graphs_plan.service_graphs_plan(graphs, first)

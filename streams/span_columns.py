@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.metrics import WEIGHT_ONE
 from schemas.otlp import SpanFrame, Strings, resource_attributes
 from streams.attribute_keys import CLIENT_SIDE, OTHER_SIDE, PEER_HOST, PEER_PORT, SERVER_SIDE, SERVICE_NAME
 from streams.interner import ABSENT, RESOURCE, STRING, Interner
+from streams.multiplier import weigh
 from streams.plan import Plan
 
 KIND_SERVER, KIND_CLIENT, KIND_PRODUCER, KIND_CONSUMER = 2, 3, 4, 5
@@ -50,6 +50,8 @@ class SpanColumns(NamedTuple):
     size: npt.NDArray[np.int64]
     for_span_metrics: Chosen
     for_service_graphs: Chosen
+    clamped: npt.NDArray[np.bool_]
+    """Whether one of the two weights had to be brought within its bounds."""
     values: npt.NDArray[np.int32]
     """Per key and span."""
     resource_values: npt.NDArray[np.int32]
@@ -83,7 +85,7 @@ def span_columns(
     stream_ms: npt.NDArray[np.int64],
     measured: npt.NDArray[np.bool_],
 ) -> SpanColumns:
-    """The columns of a frame that was scanned for the plan's keys."""
+    """The columns of a frame that was scanned for the plan's keys; every span is accepted (see `streams.filters`)."""
     spans = frame.spans
     sides = _SIDE_OF_KIND[np.clip(spans.kind, 0, len(_SIDE_OF_KIND) - 1)]
     values = _span_values(frame, plan, interner, sides, measured)
@@ -91,10 +93,13 @@ def span_columns(
     wants_message = any(s.span_metrics and s.span_metrics.intrinsic_dimensions.status_message for s in plan.settings)
     hosts = _found(plan.row(PEER_HOST), values, resource_values, spans.resource)
     ports = _found(plan.row(PEER_PORT), values, resource_values, spans.resource)
+    tenant = tenant_of_record[spans.record]
+    accepted, clamped = np.ones(len(tenant), np.bool_), np.zeros(len(tenant), np.bool_)
+    span_weights, graph_weights = _weights(frame, plan, tenant, measured, clamped)
     on_client = measured & (sides == CLIENT_SIDE)
     return SpanColumns(
         measured=measured,
-        tenant=tenant_of_record[spans.record],
+        tenant=tenant,
         record=spans.record,
         position=spans.index,
         resource=spans.resource,
@@ -106,8 +111,9 @@ def span_columns(
         end_ns=spans.end_ns,
         latency_ns=spans.latency_ns,
         size=spans.size,
-        for_span_metrics=_all_chosen(len(spans.kind)),
-        for_service_graphs=_all_chosen(len(spans.kind)),
+        for_span_metrics=Chosen(accepted, span_weights),
+        for_service_graphs=Chosen(accepted, graph_weights),
+        clamped=clamped,
         values=values,
         resource_values=resource_values,
         service=resource_values[plan.row(SERVICE_NAME)],
@@ -125,8 +131,19 @@ def span_columns(
     )
 
 
-def _all_chosen(spans: int) -> Chosen:
-    return Chosen(np.ones(spans, np.bool_), np.full(spans, WEIGHT_ONE, np.uint64))
+def _weights(
+    frame: SpanFrame,
+    plan: Plan,
+    tenant: npt.NDArray[np.int32],
+    measured: npt.NDArray[np.bool_],
+    clamped: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The weights for span metrics and for service graphs: one array where both weigh alike."""
+    spans, graphs = plan.span_weights, plan.graph_weights
+    weights = weigh(frame, spans, tenant, measured, clamped)
+    if spans.settings == graphs.settings and np.array_equal(spans.of_tenant, graphs.of_tenant):
+        return weights, weights
+    return weights, weigh(frame, graphs, tenant, measured, clamped)
 
 
 def _span_values(

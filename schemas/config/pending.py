@@ -42,12 +42,6 @@ FOR_EVERY_TENANT_OR_ONE = tuple(
     Pending(f"{block}processor.{key}", what)
     for block in (GENERATOR, OVERRIDES)
     for key, what in (
-        ("service_graphs.filter_policies", "filter policies"),
-        ("service_graphs.span_multiplier_key", "span multipliers"),
-        ("service_graphs.enable_tracestate_span_multiplier", "span multipliers"),
-        ("span_metrics.filter_policies", "filter policies"),
-        ("span_metrics.span_multiplier_key", "span multipliers"),
-        ("span_metrics.enable_tracestate_span_multiplier", "span multipliers"),
         ("span_metrics.enable_target_info", "target_info"),
     )
 )
