@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from agents.overview import Increase
+from schemas.native_histogram import NativeHistogram
 from schemas.openmetrics import EXPOSITION_CONTENT_TYPE, Labels, exposition
 from streams.shard import WindowSamples
 
@@ -30,7 +31,7 @@ class Shown:
 
 
 class Generated:
-    """An endpoint of the sink that keeps the newest samples."""
+    """An endpoint of the sink that keeps the newest samples, but native histograms: its text format has none."""
 
     name = "generated"
 
@@ -48,10 +49,13 @@ class Generated:
         shard.windows += 1
         for samples in window.tenants:
             for zero in samples.zeros:
-                shard.series[samples.tenant, zero.series.labels] = deque([(samples.start_ms, zero.value)], SAMPLES_KEPT)
+                if not isinstance(zero.value, NativeHistogram):
+                    kept = deque([(samples.start_ms, zero.value)], SAMPLES_KEPT)
+                    shard.series[samples.tenant, zero.series.labels] = kept
             for sample in samples.values:
-                key = (samples.tenant, sample.series.labels)
-                shard.series.setdefault(key, deque(maxlen=SAMPLES_KEPT)).append((window.end_ms, sample.value))
+                if not isinstance(sample.value, NativeHistogram):
+                    key = (samples.tenant, sample.series.labels)
+                    shard.series.setdefault(key, deque(maxlen=SAMPLES_KEPT)).append((window.end_ms, sample.value))
         oldest = window.end_ms - FORGOTTEN_AFTER_MS
         shard.series = {key: kept for key, kept in shard.series.items() if kept[-1][0] > oldest}
         self.changed.set()

@@ -13,6 +13,8 @@ WEIGHT_ONE = 1 << 32
 LATENCY_UNITS_PER_NS = 1 << 16
 """Sums of latencies are in 2^-16 ns, so that a weighted latency is an integer too."""
 
+SUM_UNITS_PER_SECOND = LATENCY_UNITS_PER_NS * 1_000_000_000
+
 
 class Kind(StrEnum):
     """How deltas of a metric merge, and what its series look like."""

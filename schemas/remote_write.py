@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from schemas import remote_write_pb2 as pb
 from schemas.errors import Malformed, Reason
+from schemas.native_histogram import NativeHistogram
 from schemas.varint import uvarint
 
 MAX_DECODED_BYTES = 1 << 26
@@ -39,10 +40,13 @@ class Exemplar(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One sample of one series. `labels_block` is `encode_series_labels` of all its labels, `__name__` among them."""
+    """One sample of one series. `labels_block` is `encode_series_labels` of all its labels, `__name__` among them.
+
+    A native histogram has its exemplars in its value.
+    """
 
     labels_block: bytes
-    value: float
+    value: float | NativeHistogram
     timestamp_ms: int
     exemplar: Exemplar | None = None
 

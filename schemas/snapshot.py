@@ -17,7 +17,9 @@ from schemas import snapshot_pb2 as pb
 from schemas.deltas import Layout, LedgerKey, join, split
 from schemas.errors import Malformed, Reason
 from schemas.labels import decode_labels
+from schemas.limiters import LimiterState, limiter_message, limiter_state
 from schemas.metrics import METRICS, Kind
+from schemas.native_totals import NativeTotals, native_message, native_totals
 from schemas.rules_in_force import RulesInForce, decode_rules, encode_rules
 
 FORMAT_VERSION = 1
@@ -55,7 +57,8 @@ class SeriesTotals(NamedTuple):
     """The cumulative state of one label set of one metric.
 
     `counts` are in the metric's units: one number, or one for each bucket of a histogram, not cumulative, `+Inf` last.
-    `sum` is in 2^-16 ns. `fresh`: no sample has been written yet, so the first one needs a zero before it.
+    There are none where a histogram is only a native one. `sum` is in 2^-16 ns. `fresh`: no sample has been written
+    yet, so the first one needs a zero before it.
     """
 
     counts: tuple[int, ...]
@@ -65,6 +68,7 @@ class SeriesTotals(NamedTuple):
     layout: Layout = ()
     revision: int = 0
     exemplars: tuple[PendingExemplar, ...] = ()
+    native: NativeTotals | None = None
 
 
 class LedgerTotal(NamedTuple):
@@ -96,6 +100,7 @@ class Cut:
     series: Sequence[tuple[SeriesKey, SeriesTotals]]
     ledger: Sequence[LedgerTotal]
     rules: RulesInForce | None = None
+    limiters: Sequence[LimiterState] = ()
 
 
 class SnapshotName(NamedTuple):
@@ -220,6 +225,7 @@ def _message(cut: Cut) -> pb.Snapshot:
         adoption=None if cut.adopted_after is None else pb.Adoption(delivered=cut.adopted_after),
         series=[_series_message(key, totals, tenants, layouts) for key, totals in cut.series],
         ledger=[_ledger_message(entry, tenants) for entry in cut.ledger],
+        limiters=map(limiter_message, cut.limiters),
         rules=b"" if cut.rules is None else encode_rules(cut.rules),
         # After what fills them.
         tenants=list(tenants),
@@ -245,7 +251,7 @@ def _series_message(
         tenant=tenants[key.tenant],
         labels=key.labels,
         metric=key.metric,
-        layout=layouts[totals.layout] + 1 if _is_histogram(key.metric) else 0,
+        layout=layouts[totals.layout] + 1 if _is_histogram(key.metric) and totals.counts else 0,
         revision=totals.revision,
         counts_lo=[lo for lo, _ in limbs],
         counts_hi=upper if any(upper) else (),
@@ -254,6 +260,7 @@ def _series_message(
         updated_ms=totals.updated_ms,
         fresh=totals.fresh,
         exemplars=[pb.Exemplar(bucket=e.bucket, trace=e.trace, value_ns=e.value_ns) for e in totals.exemplars],
+        native=None if totals.native is None else native_message(totals.native),
     )
 
 
@@ -291,13 +298,17 @@ def _cut(message: pb.Snapshot) -> Cut:
         series=series,
         ledger=ledger,
         rules=decode_rules(message.rules) if message.rules else None,
+        limiters=tuple(limiter_state(entry) for entry in message.limiters),
     )
 
 
 def _series(entry: pb.Series, tenants: Sequence[str], layouts: Sequence[Layout]) -> tuple[SeriesKey, SeriesTotals]:
     layout: Layout = ()
     expected = 1
-    if _is_histogram(entry.metric):
+    native = native_totals(entry.native) if entry.HasField("native") else None
+    if native is not None and not entry.layout:
+        expected = 0
+    elif _is_histogram(entry.metric):
         # A 0 would be the last one's number.
         layout = layouts[entry.layout - 1 if entry.layout else len(layouts)]
         expected = len(layout) + 1
@@ -316,6 +327,7 @@ def _series(entry: pb.Series, tenants: Sequence[str], layouts: Sequence[Layout])
         layout=layout,
         revision=entry.revision,
         exemplars=exemplars,
+        native=native,
     )
     return SeriesKey(tenants[entry.tenant], entry.labels, entry.metric), totals
 

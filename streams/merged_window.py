@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from schemas.deltas import DELTA_SCHEMA, NO_LAYOUT, Batch, Layout, Ledger, LedgerKey, merge_rows
+from schemas.deltas import DELTA_SCHEMA, Batch, Layout, Ledger, LedgerKey, merge_rows
 from streams.totals import UsedLayout
 
 
@@ -49,5 +49,5 @@ def _renumbered(batch: Batch, numbers: dict[Layout, int]) -> pl.DataFrame:
     mapping = {own: numbers[layout] for own, layout in enumerate(batch.layouts)}
     if all(own == number for own, number in mapping.items()):
         return batch.rows
-    layout = pl.col("layout").replace_strict(mapping | {NO_LAYOUT: NO_LAYOUT}, return_dtype=pl.UInt16)
-    return batch.rows.with_columns(layout)
+    # What is no number of a layout, of counters or native histograms, stays.
+    return batch.rows.with_columns(pl.col("layout").replace(mapping))

@@ -1,17 +1,20 @@
 """Series as they are written: what one label set of one metric becomes, and its samples.
 
-The order of a label set's series is Tempo's (REG-11): `_sum`, `_count`, then the buckets, ascending, `+Inf` last.
+The order of a label set's series is Tempo's (REG-11): `_sum`, `_count`, then the buckets, ascending, `+Inf` last, and
+the native histogram.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from schemas.deltas import Layout, LedgerKey
 from schemas.labels import decode_labels, encode_labels, float_text
-from schemas.metrics import Kind, Metric
+from schemas.metrics import METRICS, Kind, Metric, MetricId
+from schemas.native_histogram import NativeHistogram
 from schemas.remote_write import Exemplar, Row, encode_series_labels
+from schemas.snapshot import SeriesTotals
 
 Labels = tuple[tuple[str, str], ...]
 """Label names and values, sorted by name and unique."""
@@ -53,10 +56,10 @@ class Series:
 
 
 class Sample(NamedTuple):
-    """A value of a series, at a time that all samples of its list share."""
+    """A value of a series, at a time that all samples of its list share. A native histogram has its exemplars in it."""
 
     series: Series
-    value: float
+    value: float | NativeHistogram
     exemplar: Exemplar | None = None
 
     def row(self, timestamp_ms: int) -> Row:
@@ -64,6 +67,7 @@ class Sample(NamedTuple):
         return Row(self.series.labels_block, self.value, timestamp_ms, self.exemplar)
 
 
+@cache
 def overflow_labels(shard: int) -> bytes:
     """The label bytes of the series that takes what a limit refuses (LIM-7).
 
@@ -72,25 +76,33 @@ def overflow_labels(shard: int) -> bytes:
     return encode_labels((("metric_overflow", "true"), ("shard", str(shard))))
 
 
-def metric_series(
-    metric: Metric, labels: bytes, external: Iterable[tuple[str, str]], layout: Layout
-) -> tuple[Series, ...]:
-    """The series of one label set (label bytes), in order; external labels replace own ones (REG-27)."""
-    return _series(metric, with_external(decode_labels(labels), external), layout)
+class Naming(NamedTuple):
+    """How the series of a tenant in a shard are named. External labels replace own ones (REG-27)."""
+
+    shard: int
+    external: tuple[tuple[str, str], ...] = ()
+    host_info: str = METRICS[MetricId.HOST_INFO].name
+    """The name of `MetricId.HOST_INFO` (HI-2)."""
+    trace_id: str = "traceID"
+    """The label of exemplars."""
 
 
-def overflow_series(
-    metric: Metric, shard: int, external: Iterable[tuple[str, str]], layout: Layout
-) -> tuple[Series, ...]:
-    """The same for `overflow_labels`: their own labels stay, since they tell one shard's series from another's."""
-    return _series(metric, with_external(external, decode_labels(overflow_labels(shard))), layout)
+def metric_series(metric: Metric, labels: bytes, naming: Naming, totals: SeriesTotals) -> tuple[Series, ...]:
+    """The series of one label set (label bytes), in order; those of totals like these.
 
-
-def _series(metric: Metric, labels: Labels, layout: Layout) -> tuple[Series, ...]:
+    Of `overflow_labels` the own ones stay whatever the external ones are: they tell shards' series apart.
+    """
+    if labels == overflow_labels(naming.shard):
+        merged = with_external(naming.external, decode_labels(labels))
+    else:
+        merged = with_external(decode_labels(labels), naming.external)
     if metric.kind is not Kind.HISTOGRAM:
-        return (named(metric.name, labels),)
-    buckets = [named(f"{metric.name}_bucket", labels, bound) for bound in bound_texts(layout)]
-    return (named(f"{metric.name}_sum", labels), named(f"{metric.name}_count", labels), *buckets)
+        return (named(naming.host_info if metric.id is MetricId.HOST_INFO else metric.name, merged),)
+    native = () if totals.native is None else (named(metric.name, merged),)  # REG-15
+    if not totals.counts:
+        return native
+    buckets = [named(f"{metric.name}_bucket", merged, bound) for bound in bound_texts(totals.layout)]
+    return (named(f"{metric.name}_sum", merged), named(f"{metric.name}_count", merged), *buckets, *native)
 
 
 def ledger_series(key: LedgerKey, external: Iterable[tuple[str, str]]) -> Series:
@@ -124,7 +136,11 @@ def bound_texts(layout: Layout) -> Sequence[str]:
 
 def exemplar(label: str, trace: bytes, value_ns: int, timestamp_ms: int) -> Exemplar | None:
     """The exemplar of a trace ID (text, PRIM-9) and the raw observation in seconds (REG-12); None if it is too long."""
+    labels = exemplar_labels(label, trace)
+    return Exemplar(labels, value_ns / 1_000_000_000, timestamp_ms) if labels else None
+
+
+def exemplar_labels(label: str, trace: bytes) -> Labels:
+    """The one label of an exemplar; none if it is too long."""
     text = trace.decode(errors="replace")
-    if len(label) + len(text) > _MAX_EXEMPLAR_CHARACTERS:
-        return None
-    return Exemplar(((label, text),), value_ns / 1_000_000_000, timestamp_ms)
+    return () if len(label) + len(text) > _MAX_EXEMPLAR_CHARACTERS else ((label, text),)

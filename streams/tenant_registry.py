@@ -4,14 +4,15 @@ Only what a window updates costs more than a look: samples of unchanged label se
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from schemas.config import HistogramSettings, LimitSettings
 from schemas.deltas import LedgerKey
-from schemas.metrics import METRICS, Kind, Metric
+from schemas.metrics import METRICS, Metric
 from schemas.snapshot import LedgerTotal, SeriesKey, SeriesTotals
-from streams.series import Sample, Series, exemplar, ledger_series, metric_series, overflow_labels, overflow_series
-from streams.totals import DeltaRow, UsedLayout, apply_rows, current_layout, misfits, series_count, values
+from streams.label_set import LabelSet, Samples
+from streams.series import Naming, Sample, ledger_series, overflow_labels
+from streams.totals import DeltaRow, UsedLayout, apply_rows, fitting_rows
 
 SERIES_ADDED = "tempo_metrics_generator_registry_series_added_total"
 SERIES_REMOVED = "tempo_metrics_generator_registry_series_removed_total"
@@ -57,30 +58,6 @@ class SeriesSettings(Protocol):
         """The label of exemplars."""
 
 
-class Samples(NamedTuple):
-    """Zeros of series that begin, and values of all live series; both in canonical order."""
-
-    zeros: list[Sample]
-    values: list[Sample]
-
-
-class _LabelSet:
-    """One label set of one metric. Its series and samples are made when they are first written."""
-
-    __slots__ = ("samples", "series", "totals")
-
-    def __init__(self, totals: SeriesTotals) -> None:
-        self.totals = totals
-        self.series: tuple[Series, ...] = ()
-        self.samples: tuple[Sample, ...] = ()
-
-    def replace(self, totals: SeriesTotals) -> None:
-        """Take new totals; other buckets are other series."""
-        if totals.layout != self.totals.layout:
-            self.series = ()
-        self.totals, self.samples = totals, ()
-
-
 class _Counter:
     """One counter of the ledger."""
 
@@ -98,9 +75,9 @@ class TenantRegistry:
         self.active_series = 0
         """What counts towards the limit: neither overflow nor the ledger (LIM-3)."""
         self.misfits = 0
-        """Rows of the open window with another bucket layout than their series'."""
+        """Rows of the open window with other buckets, or of another kind of histogram, than their series."""
         self._shard, self._overflow = shard, overflow_labels(shard)
-        self._label_sets: dict[SeriesKey, _LabelSet] = {}
+        self._label_sets: dict[SeriesKey, LabelSet] = {}
         self._order: list[SeriesKey] | None = []
         self._ledger: dict[LedgerKey, _Counter] = {}
         for counter in (SERIES_ADDED, SERIES_REMOVED, SERIES_LIMITED):
@@ -108,26 +85,32 @@ class TenantRegistry:
 
     def update(self, key: SeriesKey, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout], end_ms: int) -> None:
         """Apply a window's rows of a label set, at least one. Keys come in canonical order, in which limits admit."""
-        metric = _METRICS[key.metric]
+        metric, histograms = _METRICS[key.metric], self.settings.histograms
+        fitting = fitting_rows(metric, rows, histograms)
+        self.misfits += len(rows) - len(fitting)
+        if not fitting:
+            return
         label_set = self._label_sets.get(key)
-        if label_set is None and key.labels != self._overflow and not self._admit(metric, rows, layouts):
-            key = key._replace(labels=self._overflow)
-            label_set = self._label_sets.get(key)
-        before = None if label_set is None else label_set.totals
-        totals = apply_rows(metric, before, rows, layouts, end_ms)
-        self.misfits += misfits(totals, rows, layouts)
         if label_set is None:
-            self._label_sets[key] = _LabelSet(totals)
-            self._order = None
-        else:
-            self.active_series += self._cost(key, totals) - self._cost(key, label_set.totals)
-            label_set.replace(totals)
+            label_set = LabelSet(metric, key.labels, apply_rows(metric, None, fitting, layouts, histograms, end_ms))
+            if key.labels == self._overflow or self._admit(label_set.cost):
+                self._put(key, label_set)
+                return
+            key = key._replace(labels=self._overflow)
+            overflow = self._label_sets.get(key)
+            if overflow is None:
+                self._put(key, LabelSet(metric, key.labels, label_set.totals))
+                return
+            label_set = overflow
+        before = self._cost(label_set)
+        self.misfits += label_set.update(fitting, layouts, histograms, end_ms)
+        self.active_series += self._cost(label_set) - before
 
     def drop_stale(self, end_ms: int) -> None:
         """Drop what wasn't updated for longer than the stale duration (REG-23); it isn't written in this window."""
         oldest = end_ms - self.settings.stale_duration_ms
         stale = [key for key, label_set in self._label_sets.items() if label_set.totals.updated_ms < oldest]
-        removed = sum(self._cost(key, self._label_sets.pop(key).totals) for key in stale)
+        removed = sum(self._cost(self._label_sets.pop(key)) for key in stale)
         if stale:
             self._order = None
             self.active_series -= removed
@@ -143,15 +126,12 @@ class TenantRegistry:
 
     def collect(self, end_ms: int) -> Samples:
         """The samples of a window that is written. Exemplars are given out once (REG-12)."""
-        samples = Samples([], [])
+        samples, settings = Samples([], []), self.settings
+        naming = Naming(
+            self._shard, settings.external_labels, settings.host_info_metric_name, settings.trace_id_label_name
+        )
         for key in self._sorted():
-            label_set = self._label_sets[key]
-            if not label_set.samples:
-                self._sample(key, label_set)
-            if label_set.totals.fresh or label_set.totals.exemplars:
-                self._collect_once(key, label_set, samples, end_ms)
-            else:
-                samples.values.extend(label_set.samples)
+            self._label_sets[key].collect(naming, samples, end_ms)
         for _, counter in sorted(self._ledger.items()):
             if counter.fresh:
                 samples.zeros.append(counter.sample._replace(value=0.0))
@@ -169,19 +149,22 @@ class TenantRegistry:
 
     def restore_totals(self, key: SeriesKey, totals: SeriesTotals) -> None:
         """Put back what `totals` gave."""
-        self._label_sets[key] = _LabelSet(totals)
-        self._order = None
-        self.active_series += self._cost(key, totals)
+        label_set = LabelSet(_METRICS[key.metric], key.labels, totals)
+        self._put(key, label_set)
+        self.active_series += self._cost(label_set)
 
     def restore_counter(self, entry: LedgerTotal) -> None:
         """Put back what `ledger` gave."""
         series = ledger_series(entry.key, self.settings.external_labels)
         self._ledger[entry.key] = _Counter(entry.total, Sample(series, float(entry.total)), fresh=entry.fresh)
 
-    def _admit(self, metric: Metric, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout]) -> bool:
+    def _put(self, key: SeriesKey, label_set: LabelSet) -> None:
+        self._label_sets[key] = label_set
+        self._order = None
+
+    def _admit(self, cost: int) -> bool:
         """Whether a new label set gets series of its own, decided once per window and label set (LIM-2)."""
-        layout = current_layout(None, rows, layouts).bounds if metric.kind is Kind.HISTOGRAM else ()
-        cost, limit = series_count(metric, layout), self.settings.limits.max_active_series
+        limit = self.settings.limits.max_active_series
         if limit and self.active_series + cost > limit:
             self._count_own(SERIES_LIMITED, cost)
             return False
@@ -189,9 +172,9 @@ class TenantRegistry:
         self.active_series += cost
         return True
 
-    def _cost(self, key: SeriesKey, totals: SeriesTotals) -> int:
+    def _cost(self, label_set: LabelSet) -> int:
         """What a label set counts for; overflow isn't counted (LIM-7)."""
-        return 0 if key.labels == self._overflow else series_count(_METRICS[key.metric], totals.layout)
+        return 0 if label_set.labels == self._overflow else label_set.cost
 
     def _count_own(self, counter: str, increment: int) -> None:
         self.count(LedgerKey(counter, (("shard", str(self._shard)), ("tenant", self.tenant))), increment)
@@ -200,28 +183,3 @@ class TenantRegistry:
         if self._order is None:
             self._order = sorted(self._label_sets)
         return self._order
-
-    def _sample(self, key: SeriesKey, label_set: _LabelSet) -> None:
-        metric = _METRICS[key.metric]
-        if not label_set.series:
-            external, layout = self.settings.external_labels, label_set.totals.layout
-            if key.labels == self._overflow:
-                label_set.series = overflow_series(metric, self._shard, external, layout)
-            else:
-                label_set.series = metric_series(metric, key.labels, external, layout)
-        label_set.samples = tuple(map(Sample, label_set.series, values(metric, label_set.totals)))
-
-    def _collect_once(self, key: SeriesKey, label_set: _LabelSet, samples: Samples, end_ms: int) -> None:
-        """Collect a label set that has something to say only now: its zeros, its exemplars."""
-        kind, totals = _METRICS[key.metric].kind, label_set.totals
-        is_histogram = kind is Kind.HISTOGRAM
-        if totals.fresh and kind is not Kind.GAUGE:
-            # Of a histogram all but `_sum`, which comes first (REG-11).
-            samples.zeros.extend(s._replace(value=0.0) for s in label_set.samples[is_histogram:])
-        written = list(label_set.samples)
-        for bucket, trace, value_ns in totals.exemplars:
-            given = exemplar(self.settings.trace_id_label_name, trace, value_ns, end_ms)
-            # The buckets follow `_sum` and `_count`.
-            written[bucket + 2] = written[bucket + 2]._replace(exemplar=given)
-        samples.values.extend(written)
-        label_set.totals = totals._replace(fresh=False, exemplars=())

@@ -8,11 +8,25 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from schemas.deltas import NO_BUCKET, Layout, join
-from schemas.metrics import LATENCY_UNITS_PER_NS, WEIGHT_ONE, Kind, Metric
+from schemas.config import HistogramSettings
+from schemas.deltas import NATIVE_LAYOUTS, Layout, join, native_schema
+from schemas.metrics import SUM_UNITS_PER_SECOND, WEIGHT_ONE, Kind, Metric
+from schemas.native_histogram import NativeHistogram
+from schemas.native_totals import NativeSettings, NativeTotals
 from schemas.snapshot import PendingExemplar, SeriesTotals
-
-SUM_UNITS_PER_SECOND = LATENCY_UNITS_PER_NS * 1_000_000_000
+from streams.native_totals import (
+    NativeRow,
+    added,
+    begun,
+    emptied,
+    empty_value,
+    is_full,
+    is_reduced,
+    limited,
+    may_reset,
+    sample_value,
+    with_exemplars,
+)
 
 
 class DeltaRow(NamedTuple):
@@ -38,16 +52,24 @@ class UsedLayout(NamedTuple):
     bounds: Layout
 
 
+def fitting_rows(metric: Metric, rows: Sequence[DeltaRow], histograms: HistogramSettings) -> Sequence[DeltaRow]:
+    """The rows of histograms that a tenant has: others come with batches of earlier settings, a window late."""
+    if metric.kind is not Kind.HISTOGRAM or (histograms.classic and histograms.native):
+        return rows
+    return [row for row in rows if (row[4] >= NATIVE_LAYOUTS) == histograms.native]
+
+
 def apply_rows(
     metric: Metric,
     totals: SeriesTotals | None,
     rows: Sequence[DeltaRow],
     layouts: Sequence[UsedLayout],
+    histograms: HistogramSettings,
     end_ms: int,
 ) -> SeriesTotals:
-    """The totals after a window's rows of this label set, at least one; None stands for a label set that is new."""
+    """The totals after a window's fitting rows of this label set, at least one; None stands for one that is new."""
     if metric.kind is Kind.HISTOGRAM:
-        return _observe(totals, rows, layouts, end_ms)
+        return _observe(totals, rows, layouts, histograms, end_ms)
     _, _, _, _, _, value_lo, value_hi, *_ = rows[0]
     value = join(value_lo, value_hi)
     if metric.kind is Kind.COUNTER and totals is not None:
@@ -55,61 +77,150 @@ def apply_rows(
     return SeriesTotals(counts=(value,), updated_ms=end_ms, fresh=totals is None or totals.fresh)
 
 
-def current_layout(totals: SeriesTotals | None, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout]) -> UsedLayout:
-    """The layout that the totals have after these rows: the newest, unless theirs is of a higher revision."""
-    newest = max(layouts[number] for number in {row[4] for row in rows})
-    if totals is not None and totals.revision > newest.revision:
-        return UsedLayout(totals.revision, totals.layout)
-    return newest
-
-
 def misfits(totals: SeriesTotals, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout]) -> int:
     """Rows of another layout than the totals after them: their observations are in `+Inf` only."""
-    return sum(row[3] != NO_BUCKET and layouts[row[4]].bounds != totals.layout for row in rows)
+    return sum(row[4] < NATIVE_LAYOUTS and layouts[row[4]].bounds != totals.layout for row in rows)
 
 
-def is_restart(before: SeriesTotals, after: SeriesTotals) -> bool:
-    """Whether the buckets changed, so that the series begin anew."""
-    return before.layout != after.layout
+def series_count(metric: Metric, totals: SeriesTotals) -> int:
+    """What a label set costs of a limit (REG-13, REG-21)."""
+    if metric.kind is not Kind.HISTOGRAM:
+        return 1
+    return (len(totals.counts) + 2 if totals.counts else 0) + (totals.native is not None)
 
 
-def series_count(metric: Metric, layout: Layout) -> int:
-    """What a label set costs of a limit (REG-13)."""
-    return len(layout) + 3 if metric.kind is Kind.HISTOGRAM else 1
+def values(metric: Metric, totals: SeriesTotals) -> list[float | NativeHistogram]:
+    """The samples' values, in the order of the series (REG-11): sum, count and cumulative buckets of a histogram.
 
-
-def values(metric: Metric, totals: SeriesTotals) -> list[float]:
-    """The samples' values, in the order of the series (REG-11): sum, count and cumulative buckets of a histogram."""
+    The native one, which is last, is without its exemplars.
+    """
     if metric.kind is not Kind.HISTOGRAM:
         return [totals.counts[0] / metric.per_unit]
-    buckets = [total / WEIGHT_ONE for total in accumulate(totals.counts)]
-    return [totals.sum / SUM_UNITS_PER_SECOND, buckets[-1], *buckets]
+    found: list[float | NativeHistogram] = []
+    if totals.counts:
+        buckets = [total / WEIGHT_ONE for total in accumulate(totals.counts)]
+        found += [totals.sum / SUM_UNITS_PER_SECOND, buckets[-1], *buckets]
+    if totals.native is not None:
+        found.append(sample_value(totals.native, totals.sum))
+    return found
+
+
+def zeros(metric: Metric, totals: SeriesTotals) -> list[float | NativeHistogram | None]:
+    """What stands before the first samples of the same series: nothing before gauges and `_sum` (REG-8, REG-11)."""
+    if metric.kind is not Kind.HISTOGRAM:
+        return [None if metric.kind is Kind.GAUGE else 0.0]
+    found: list[float | NativeHistogram | None] = []
+    if totals.counts:
+        found += [None, 0.0, *[0.0] * len(totals.counts)]
+    if totals.native is not None:
+        found.append(empty_value(totals.native))
+    return found
 
 
 def _observe(
-    totals: SeriesTotals | None, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout], end_ms: int
+    totals: SeriesTotals | None,
+    rows: Sequence[DeltaRow],
+    layouts: Sequence[UsedLayout],
+    histograms: HistogramSettings,
+    end_ms: int,
 ) -> SeriesTotals:
-    revision, bounds = current_layout(totals, rows, layouts)
-    if totals is None or totals.layout != bounds:
-        totals = SeriesTotals(counts=(0,) * (len(bounds) + 1), updated_ms=end_ms, fresh=True, layout=bounds)
-    counts, total_sum = list(totals.counts), totals.sum
-    exemplars = {pending.bucket: pending for pending in totals.exemplars}
-    for _, _, _, bucket, layout, value_lo, value_hi, sum_lo, sum_hi, trace, value_ns in rows:
+    classic, native = rows, list[NativeRow]()
+    if histograms.native:
+        classic = [row for row in rows if row[4] < NATIVE_LAYOUTS]
+        native = [_native_row(row) for row in rows if row[4] >= NATIVE_LAYOUTS]
+    window = _Window(classic, native, layouts, end_ms)
+    before, revision = _continued(totals, window, histograms)
+    if before.native is not None and is_reduced(before.native) and may_reset(before.native, end_ms):
+        before = _emptied(before, before.native, end_ms)
+    after = _added(before, window, revision)
+    if before.native is None or after.native is None or not is_full(after.native):
+        return after
+    if may_reset(before.native, end_ms):
+        after = _added(_emptied(before, before.native, end_ms), window, revision)
+    return after if after.native is None else after._replace(native=limited(after.native))
+
+
+def _native_row(row: DeltaRow) -> NativeRow:
+    _, _, _, bucket, layout, value_lo, value_hi, sum_lo, sum_hi, trace, value_ns = row
+    count = join(value_lo, value_hi) // WEIGHT_ONE
+    return NativeRow(bucket, native_schema(layout), count, join(sum_lo, sum_hi), trace, value_ns)
+
+
+class _Window(NamedTuple):
+    """A window's rows of a histogram."""
+
+    classic: Sequence[DeltaRow]
+    native: Sequence[NativeRow]
+    layouts: Sequence[UsedLayout]
+    end_ms: int
+
+
+def _continued(totals: SeriesTotals | None, window: _Window, histograms: HistogramSettings) -> tuple[SeriesTotals, int]:
+    """The totals to which a window's rows are added, and their revision from then on.
+
+    They are new ones if the buckets are others, or the kinds of histograms: those series restart together.
+    """
+    is_classic = bool(window.classic) or (histograms.classic and totals is not None and bool(totals.counts))
+    is_native = bool(window.native) or (histograms.native and totals is not None and totals.native is not None)
+    revision, bounds = _current_layout(totals, window) if is_classic else UsedLayout(0, ())
+    settings = NativeSettings.of(histograms) if is_native else None
+    if (
+        totals is not None
+        and totals.layout == bounds
+        and bool(totals.counts) == is_classic
+        and (totals.native.settings if totals.native is not None else None) == settings
+    ):
+        return totals, revision
+    restarted = SeriesTotals(
+        counts=(0,) * (len(bounds) + 1) if is_classic else (),
+        updated_ms=window.end_ms,
+        fresh=True,
+        layout=bounds,
+        native=begun(settings, window.end_ms) if settings is not None else None,
+    )
+    return restarted, revision
+
+
+def _current_layout(totals: SeriesTotals | None, window: _Window) -> UsedLayout:
+    """The layout that the totals have after these rows: the newest, unless theirs is of a higher revision."""
+    used = [window.layouts[number] for number in {row[4] for row in window.classic}]
+    if totals is not None and totals.counts and all(totals.revision > layout.revision for layout in used):
+        return UsedLayout(totals.revision, totals.layout)
+    return max(used)
+
+
+def _added(before: SeriesTotals, window: _Window, revision: int) -> SeriesTotals:
+    counts, total_sum = list(before.counts), before.sum
+    exemplars = {pending.bucket: pending for pending in before.exemplars}
+    for _, _, _, bucket, layout, value_lo, value_hi, sum_lo, sum_hi, trace, value_ns in window.classic:
         total_sum += join(sum_lo, sum_hi)
-        if layouts[layout].bounds != bounds:
+        if window.layouts[layout].bounds != before.layout:
             counts[-1] += join(value_lo, value_hi)
             continue
         counts[bucket] += join(value_lo, value_hi)
         if trace is not None:
             exemplars[bucket] = PendingExemplar(bucket, trace, value_ns or 0)
+    native = before.native
+    if native is not None:
+        native = added(native, window.native)
+        if not before.counts:
+            # Otherwise the classic rows have had these sums and exemplars (REG-20).
+            total_sum += sum(row.latency for row in window.native)
+            native = with_exemplars(native, window.native, window.end_ms)
     # An empty trace ID erases what was to be written (REG-12).
     pending = tuple(exemplars[bucket] for bucket in sorted(exemplars) if exemplars[bucket].trace)
     return SeriesTotals(
         counts=tuple(counts),
         sum=total_sum,
-        updated_ms=end_ms,
-        fresh=totals.fresh,
-        layout=bounds,
+        updated_ms=window.end_ms,
+        fresh=before.fresh,
+        layout=before.layout,
         revision=revision,
         exemplars=pending,
+        native=native,
     )
+
+
+def _emptied(totals: SeriesTotals, native: NativeTotals, end_ms: int) -> SeriesTotals:
+    """After a reset: the classic part, which counts the same observations (REG-19), starts at 0 too."""
+    return totals._replace(counts=(0,) * len(totals.counts), sum=0, native=emptied(native, end_ms))

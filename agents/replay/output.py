@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from schemas.deltas import LedgerKey
-from schemas.openmetrics import Exemplar, Labels, Point, openmetrics
+from schemas.native_histogram import NativeHistogram
+from schemas.openmetrics import Exemplar, Labels, Point, metric_name, openmetrics
 from streams.shard import WindowSamples
 
 
 class SeveralTenantsError(Exception):
     """Samples of two tenants can't be told apart in one OpenMetrics file."""
+
+
+class NativeHistogramsError(Exception):
+    """OpenMetrics text has no native histograms, and there is no classic part to write instead."""
 
 
 class SeriesPoints:
@@ -57,6 +62,7 @@ class Samples:
         self._tenant, self._last = tenant, last
         self._only_tenant = tenant is not None
         self._series: dict[Labels, SeriesPoints] = {}
+        self._native: dict[Labels, None] = {}
 
     def add(self, window: WindowSamples) -> None:
         """Take over a window's samples; raises `SeveralTenantsError` if no tenant was chosen and there are two."""
@@ -65,8 +71,12 @@ class Samples:
                 continue
             if not self._last:
                 for zero in samples.zeros:
-                    self._points(zero.series.labels).add(samples.start_ms, zero.value)
+                    if not isinstance(zero.value, NativeHistogram):
+                        self._points(zero.series.labels).add(samples.start_ms, zero.value)
             for sample in samples.values:
+                if isinstance(sample.value, NativeHistogram):
+                    self._native[sample.series.labels] = None
+                    continue
                 points = self._points(sample.series.labels)
                 if self._last:
                     points.clear()
@@ -85,7 +95,14 @@ class Samples:
         return self._series.setdefault(labels, SeriesPoints())
 
     def text(self) -> Iterator[bytes]:
-        """OpenMetrics text, in chunks."""
+        """OpenMetrics text, in chunks; raises `NativeHistogramsError` for a native histogram without a classic one."""
+        for labels in self._native:
+            name = metric_name(labels)
+            if tuple((key, f"{name}_count" if key == "__name__" else text) for key, text in labels) not in self._series:
+                raise NativeHistogramsError(
+                    f"{name} is a native histogram only, which OpenMetrics text can't hold: set "
+                    "generate_native_histograms to classic or both, or write to an endpoint (remote write holds all)"
+                )
         return openmetrics(self._series.items())
 
 

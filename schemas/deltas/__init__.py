@@ -7,15 +7,30 @@ same window always gives the same parts, so a batch that is computed and sent ag
 
 from schemas.deltas.batches import MAX_BATCH_BYTES, PART_LIMIT_BYTES, decode_batch, encode_window, join_parts
 from schemas.deltas.merge import merge_rows
-from schemas.deltas.types import DELTA_SCHEMA, NO_BUCKET, NO_LAYOUT, Batch, Layout, Ledger, LedgerKey, Window
+from schemas.deltas.types import (
+    DELTA_SCHEMA,
+    NATIVE_LAYOUTS,
+    NO_BUCKET,
+    NO_LAYOUT,
+    ZERO_BUCKET,
+    Batch,
+    Layout,
+    Ledger,
+    LedgerKey,
+    Window,
+    native_layout,
+    native_schema,
+)
 from schemas.int128 import join, split
 
 __all__ = [
     "DELTA_SCHEMA",
     "MAX_BATCH_BYTES",
+    "NATIVE_LAYOUTS",
     "NO_BUCKET",
     "NO_LAYOUT",
     "PART_LIMIT_BYTES",
+    "ZERO_BUCKET",
     "Batch",
     "Layout",
     "Ledger",
@@ -26,5 +41,7 @@ __all__ = [
     "join",
     "join_parts",
     "merge_rows",
+    "native_layout",
+    "native_schema",
     "split",
 ]

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from schemas import deltas_pb2 as pb
 from schemas.deltas.body import canonical_rows, check_rows, decode_rows, encode_rows, hash_rows, row_costs
-from schemas.deltas.types import DELTA_SCHEMA, NO_LAYOUT, Batch, Layout, Ledger, LedgerKey, Window
+from schemas.deltas.types import DELTA_SCHEMA, NATIVE_LAYOUTS, Batch, Layout, Ledger, LedgerKey, Window
 from schemas.errors import Malformed, Reason
 from schemas.labels import shard_of
 
@@ -147,8 +147,9 @@ def _ledger_by_shard(ledger: Ledger, shards: int) -> list[Ledger]:
 
 def _own_layouts(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> tuple[pl.DataFrame, tuple[Layout, ...]]:
     """The layouts that the rows use, sorted, so that their order in the window doesn't reach the bytes."""
-    used = [number for number in rows["layout"].unique().to_list() if number != NO_LAYOUT]
-    if any(number is None or number >= len(layouts) for number in used):
+    numbers = rows["layout"].unique().to_list()
+    used = [number for number in numbers if number is not None and number < NATIVE_LAYOUTS]
+    if None in numbers or any(number >= len(layouts) for number in used):
         raise Malformed(Reason.ROWS, "a layout that isn't there")
     own = tuple(sorted({layouts[number] for number in used}))
     if not all(map(_ascends, own)):
@@ -157,8 +158,8 @@ def _own_layouts(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> tuple[pl.Da
         raise ValueError(
             f"{len(own)} bucket layouts in one window: {MAX_LAYOUTS_BYTES} bytes of them fit into a record"
         )
-    numbers = {number: own.index(layouts[number]) for number in used} | {NO_LAYOUT: NO_LAYOUT}
-    return rows.with_columns(pl.col("layout").replace_strict(numbers, return_dtype=pl.UInt16)), own
+    renumbered = {number: own.index(layouts[number]) for number in used}
+    return rows.with_columns(pl.col("layout").replace(renumbered)), own
 
 
 def _parts(whole: Batch) -> Iterator[Batch]:

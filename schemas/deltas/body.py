@@ -13,11 +13,21 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from schemas.deltas.types import CANONICAL_ORDER, DELTA_SCHEMA, EXEMPLAR_COLUMNS, NO_BUCKET, NO_LAYOUT, Layout
+from schemas.deltas.types import (
+    CANONICAL_ORDER,
+    DELTA_SCHEMA,
+    EXEMPLAR_COLUMNS,
+    NATIVE_LAYOUTS,
+    NO_BUCKET,
+    NO_LAYOUT,
+    Layout,
+    native_layout,
+)
 from schemas.errors import Malformed, Reason
 from schemas.label_bytes import binary_buffers, check_label_bytes
 from schemas.labels import MAX_LABEL_SET_BYTES
-from schemas.metrics import METRICS, Kind
+from schemas.metrics import METRICS, WEIGHT_ONE, Kind
+from schemas.native_histogram import MAX_SCHEMA
 
 MAX_TRACE_BYTES = 64
 """A longer trace ID can't be an exemplar: Prometheus takes 128 characters of exemplar labels. It counts as empty."""
@@ -57,6 +67,7 @@ _ENTRY_BYTES = 8
 _HISTOGRAMS = [int(metric.id) for metric in METRICS.values() if metric.kind is Kind.HISTOGRAM]
 _GAUGES = [int(metric.id) for metric in METRICS.values() if metric.kind is Kind.GAUGE]
 _IS_HISTOGRAM = pl.col("metric").is_in(_HISTOGRAMS)
+_IS_NATIVE = pl.col("layout").is_between(NATIVE_LAYOUTS, native_layout(MAX_SCHEMA))
 
 
 def canonical_rows(rows: pl.DataFrame) -> pl.DataFrame:
@@ -79,12 +90,14 @@ def check_rows(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> None:
         "an unknown metric": pl.col("metric").is_in([int(metric) for metric in METRICS]),
         "a bucket or layout that isn't there": pl.when(_IS_HISTOGRAM)
         .then(
-            pl.col("bucket").is_between(
+            _IS_NATIVE
+            | pl.col("bucket").is_between(
                 0, pl.col("layout").replace_strict(last_bucket, default=-1, return_dtype=pl.Int32)
             )
         )
         .otherwise((pl.col("bucket") == NO_BUCKET) & (pl.col("layout") == NO_LAYOUT)),
         "a negative count": (pl.col("value_hi") >= 0) | pl.col("metric").is_in(_GAUGES),
+        "a part of a native count": ~_IS_NATIVE | (pl.col("value_lo") % WEIGHT_ONE == 0),
         "a sum where none may be": pl.when(_IS_HISTOGRAM)
         .then(pl.col("sum_hi") >= 0)
         .otherwise((pl.col("sum_lo") == 0) & (pl.col("sum_hi") == 0)),
