@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --only-binary :all: --require-hashes
 INSTALL_PROJECT := $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help run install tools test lint format bench peers check-deploy lock proto clean
+.PHONY: help run install tools test lint docs format bench peers check-deploy lock proto clean
 
 help: ## Say what the targets do
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,10 @@ lint: $(INSTALLED_DEV) ## Check style, types, imports and generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	tools/check_protobuf.sh
+	$(BIN)/python tools/config_reference.py --check
+
+docs: $(INSTALLED_DEV) ## Write the pages of docs that are made from code
+	$(BIN)/python tools/config_reference.py
 
 format: $(INSTALLED_DEV) ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix

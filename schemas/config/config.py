@@ -18,6 +18,7 @@ class Config(Section):
     """A whole configuration file: Tempo's blocks that Spanmill reads, and its own block `spanmill`."""
 
     multitenancy_enabled: bool = False
+    """Whether the header X-Scope-OrgID names the tenant; else there is one, `single-tenant`."""
     server: ServerConfig = ServerConfig()
     distributor: DistributorConfig = DistributorConfig()
     ingest: IngestConfig = IngestConfig()

@@ -23,20 +23,30 @@ class OtlpGrpc(Section):
     """OTLP over gRPC (Tempo DIST-1)."""
 
     endpoint: Endpoint = "localhost:4317"
+    """`host:port`; without a host, every interface."""
     max_recv_msg_size_mib: Annotated[Int, Field(ge=1, le=2047)] = 4
+    """Larger messages are refused."""
     tls: dict[str, Any] = Field(default_factory=dict)
+    """Certificates."""
     auth: dict[str, Any] = Field(default_factory=dict)
+    """An extension of the Collector's."""
 
 
 class OtlpHttp(Section):
     """OTLP over HTTP (Tempo DIST-1)."""
 
     endpoint: Endpoint = "localhost:4318"
+    """`host:port`; without a host, every interface."""
     traces_url_path: str = "/v1/traces"
+    """Where requests go."""
     max_request_body_size: Annotated[Int, Field(ge=1)] = 20 * 1024 * 1024
+    """Bytes; larger bodies are refused."""
     cors: dict[str, Any] = Field(default_factory=dict)
+    """Which pages of browsers may send."""
     tls: dict[str, Any] = Field(default_factory=dict)
+    """Certificates."""
     auth: dict[str, Any] = Field(default_factory=dict)
+    """An extension of the Collector's."""
 
 
 class OtlpProtocols(Section):
@@ -62,8 +72,11 @@ class Receivers(Section):
 
     otlp: OtlpReceiver = OtlpReceiver()
     jaeger: dict[str, Any] | None = None
+    """Spans in Jaeger's formats."""
     zipkin: dict[str, Any] | None = None
+    """Spans in Zipkin's format."""
     kafka: dict[str, Any] | None = None
+    """Spans of another topic."""
 
     @model_validator(mode="before")
     @classmethod
@@ -75,23 +88,31 @@ class LogSpans(Section):
     """Log spans (Tempo DIST-18)."""
 
     enabled: bool = False
+    """Whether to."""
     include_all_attributes: bool = False
+    """With their attributes."""
     filter_by_status_error: bool = False
+    """Only those that failed."""
 
 
 class MetricSpans(Section):
     """Count spans by name and service (Tempo DIST-18)."""
 
     enabled: bool = False
+    """Whether to."""
     root_only: bool = False
+    """Only those without a parent."""
 
 
 class CostAttribution(Section):
     """Bytes by attributes (Tempo DIST-19)."""
 
     enabled: bool = False
+    """Whether to."""
     max_cardinality: Count = 10_000
+    """Combinations that are told apart."""
     stale_duration_s: Seconds = Field(default=900.0, alias="stale_duration")
+    """One that hasn't come for so long is forgotten."""
 
 
 class Usage(Section):
@@ -104,11 +125,15 @@ class DistributorConfig(Section):
     """How spans come in."""
 
     receivers: Receivers = Receivers()
-    max_attribute_bytes: Count = 2048  # 0: attributes are not truncated
+    max_attribute_bytes: Count = 2048
+    """Longer keys and values of attributes are cut. 0: never."""
     retry_after_on_resource_exhausted_s: Seconds = Field(default=5.0, alias="retry_after_on_resource_exhausted")
+    """When a client that was refused for now is told to come again. 0: it isn't told."""
     artificial_delay_s: Seconds = Field(default=0.0, alias="artificial_delay")
+    """How long an answer is held back."""
     log_received_spans: LogSpans = LogSpans()
     log_discarded_spans: LogSpans = LogSpans()
     metric_received_spans: MetricSpans = MetricSpans()
     forwarders: tuple[dict[str, Any], ...] = ()
+    """Where else spans are sent to."""
     usage: Usage = Usage()

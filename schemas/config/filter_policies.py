@@ -171,14 +171,18 @@ class FilterAttribute(Section):
     """One attribute of a policy's part."""
 
     key: str
+    """`kind`, `name`, `status` (the span's own), or an attribute: `span.NAME`, `resource.NAME`."""
     value: Any
+    """What it has to be, of the same type; a text to search for if the part is a regex."""
 
 
 class PolicyMatch(Section):
     """A part of a policy: all its attributes must match (FLT-4)."""
 
     match_type: str
+    """strict or regex."""
     attributes: tuple[FilterAttribute, ...] = ()
+    """None: every span matches."""
 
 
 class FilterPolicy(Section):

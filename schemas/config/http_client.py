@@ -105,9 +105,13 @@ class BasicAuth(Section):
     """HTTP basic authentication; name and password here or in a file."""
 
     username: str = ""
+    """Here or in a file."""
     username_file: File = None
+    """The file that holds it."""
     password: SecretStr = SecretStr("")
+    """Here or in a file."""
     password_file: File = None
+    """The file that holds it."""
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -124,8 +128,11 @@ class Authorization(Section):
     """The header `Authorization: TYPE CREDENTIALS`."""
 
     type: str = "Bearer"
+    """The word before the credentials."""
     credentials: SecretStr = SecretStr("")
+    """Here or in a file."""
     credentials_file: File = None
+    """The file that holds them."""
 
     @model_validator(mode="after")
     def _credentials_once(self) -> Self:
@@ -140,15 +147,25 @@ class TlsConfig(Section):
     """TLS of a client: whom it trusts, its own certificate (mTLS), each as text or as a file of PEM."""
 
     ca: str = ""
+    """Whose certificates are trusted. Empty: the system's."""
     ca_file: File = None
+    """The file that holds them."""
     cert: str = ""
+    """Our own certificate, if the server asks for one."""
     cert_file: File = None
+    """The file that holds it."""
     key: SecretStr = SecretStr("")
+    """Its key."""
     key_file: File = None
+    """The file that holds it."""
     server_name: str = ""
+    """What the server's certificate has to name. Empty: the host of the URL."""
     insecure_skip_verify: bool = False
+    """Whether any certificate is trusted."""
     min_version: TlsVersion | None = None
+    """The oldest version of TLS that is allowed."""
     max_version: TlsVersion | None = None
+    """The newest."""
 
     @model_validator(mode="after")
     def _each_once_and_in_pairs(self) -> Self:
@@ -172,8 +189,11 @@ class HttpHeader(Section):
     """The values of one header: in the open, secret, or each in a file."""
 
     values: Texts = ()
+    """In the open."""
     secrets: tuple[SecretStr, ...] = ()
+    """Shown nowhere."""
     files: tuple[Annotated[Path, Field(strict=False)], ...] = ()
+    """Each holds one."""
 
 
 class HttpClient(Section):
@@ -181,9 +201,13 @@ class HttpClient(Section):
 
     tls_config: TlsConfig = TlsConfig()
     proxy_url: Annotated[SecretStr, AfterValidator(check_proxy_url)] = SecretStr("")
+    """The HTTP proxy to go through. It may have credentials: it is shown nowhere."""
     no_proxy: str = ""
+    """Hosts that are reached without it, separated by commas."""
     proxy_from_environment: bool = False
+    """Whether HTTP_PROXY, HTTPS_PROXY and NO_PROXY say which."""
     proxy_connect_header: dict[str, tuple[HeaderValue, ...]] = Field(default_factory=dict)
+    """Headers for the proxy itself."""
 
     @model_validator(mode="after")
     def _one_source_of_proxies(self) -> Self:
@@ -203,11 +227,17 @@ class OAuth2(HttpClient):
     """OAuth 2 with client credentials (RFC 6749 §4.4): a token that is fetched when it is needed."""
 
     client_id: str = ""
+    """Who we are."""
     client_secret: SecretStr = SecretStr("")
+    """Here or in a file."""
     client_secret_file: File = None
+    """The file that holds it."""
     scopes: Texts = ()
+    """What the token is asked for."""
     token_url: str = ""
+    """Where tokens are."""
     endpoint_params: dict[str, str] = Field(default_factory=dict)
+    """Further parameters of the request for a token."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

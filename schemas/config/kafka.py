@@ -61,31 +61,49 @@ class KafkaConfig(Section):
     """How to reach Kafka, and what records may weigh."""
 
     address: Annotated[str, AfterValidator(check_address)] = "localhost:9092"
-    # The spans topic; `spanmill.topics.spans` is the same setting, beside the other topics. Tempo has no default.
+    """One or several `host:port`, separated by commas."""
     topic: Annotated[str, AfterValidator(check_topic)] = ""
-    client_id: str = "spanmill"  # Tempo has none; a broker's logs and quotas name it
+    """The spans topic; `spanmill.topics.spans` is the same setting, beside the other topics. Tempo has no default."""
+    client_id: str = "spanmill"
+    """Tempo has none; a broker's logs and quotas name it."""
     client_rack: str = ""
+    """Where we are, so that the nearest replica is read. Empty: the leader is."""
     dial_timeout_s: PositiveSeconds = Field(default=2.0, alias="dial_timeout")
+    """How long to wait for a connection."""
     write_timeout_s: PositiveSeconds = Field(default=10.0, alias="write_timeout")
+    """How long to wait until a record is written."""
 
-    # Below 1 MiB, unlike Tempo's 15,983,616: brokers take 1 MiB unless told otherwise, and their answer to a larger
-    # record would be the loss of a request (decisions.md, "record limit").
     producer_max_record_size_bytes: Annotated[Int, AfterValidator(check_record_bytes)] = 1_000_000
+    """Larger requests are split. Below 1 MiB, unlike Tempo's 15,983,616: brokers take 1 MiB unless told otherwise, and
+    their answer to a larger record would be the loss of a request."""
     producer_max_buffered_bytes: Annotated[Int, Field(ge=0)] = 1 << 30
+    """Beyond it the distributor refuses requests for now."""
     producer_compression: Annotated[str, AfterValidator(check_compression)] = ""
+    """none, gzip, snappy, lz4 or zstd. Empty: the client's default."""
 
     sasl_mechanism: Annotated[str, AfterValidator(check_mechanism)] = "PLAIN"
+    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, if there is a username."""
     sasl_username: str = ""
+    """Empty: no authentication."""
     sasl_password: SecretStr = SecretStr("")
+    """Goes with the username."""
 
     tls_enabled: bool = False
+    """Whether connections are encrypted."""
     tls_ca_path: str = ""
+    """Whose certificates are trusted. Empty: the system's."""
     tls_cert_path: str = ""
+    """Our own certificate, if the broker asks for one."""
     tls_key_path: str = ""
+    """Its key."""
     tls_server_name: str = ""
+    """What the broker's certificate has to name."""
     tls_insecure_skip_verify: bool = False
+    """Whether any certificate is trusted."""
     tls_cipher_suites: str = ""
+    """Which are allowed."""
     tls_min_version: Literal["", "VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"] = ""
+    """The oldest version that is allowed."""
 
     @model_validator(mode="after")
     def _credentials_come_in_pairs(self) -> Self:

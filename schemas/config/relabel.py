@@ -68,12 +68,19 @@ class RelabelConfig(Section):
     """One rule; rules apply in their order, each to what the one before left."""
 
     source_labels: tuple[Annotated[str, AfterValidator(check_name)], ...] = ()
+    """The labels whose values the rule looks at, joined by the separator."""
     separator: str = ";"
+    """What stands between them."""
     regex: Annotated[str, AfterValidator(check_regex)] = EVERYTHING
+    """What their values, as a whole, have to match (RE2); for labelmap, labeldrop and labelkeep the names of labels."""
     modulus: Annotated[Int, Field(ge=0, le=(1 << 64) - 1)] = 0
+    """Of hashmod."""
     target_label: str = ""
+    """The label that is written."""
     replacement: str = FIRST_GROUP
+    """Its value, or for labelmap its name; `$1` is what the first group matched."""
     action: Annotated[Action, BeforeValidator(read_action)] = "replace"
+    """replace, keep, drop, keepequal, dropequal, hashmod, labelmap, labeldrop, labelkeep, lowercase or uppercase."""
 
     @model_validator(mode="after")
     def _fields_fit_the_action(self) -> Self:

@@ -35,12 +35,14 @@ def check_http_headers(headers: dict[str, HttpHeader]) -> dict[str, HttpHeader]:
 class QueueConfig(Section):
     """How samples are sent. Windows go one after the other, so what concerns queues and shards has no effect."""
 
-    # Tempo's; a request is also cut where it gets too long (agents/remote_write).
     max_samples_per_send: Annotated[Int, Field(ge=1)] = 2000
+    """Tempo's; a request is also cut where it gets too long."""
     min_backoff_s: PositiveSeconds = Field(default=0.03, alias="min_backoff")
+    """The first pause after an endpoint was not there."""
     max_backoff_s: PositiveSeconds = Field(default=5.0, alias="max_backoff")
-    # 0: samples of any age are sent.
+    """The longest."""
     sample_age_limit_s: Seconds = Field(default=0.0, alias="sample_age_limit")
+    """Older samples are given up. 0: samples of any age are sent."""
 
     @model_validator(mode="after")
     def _backoff_grows(self) -> Self:
@@ -53,33 +55,49 @@ class MetadataConfig(Section):
     """Type and help of each metric family, for endpoints of remote write 1.0; 2.0 has them with every series."""
 
     send: bool = True
+    """Whether to."""
     send_interval_s: PositiveSeconds = Field(default=60.0, alias="send_interval")
+    """How often."""
     max_samples_per_send: Annotated[Int, Field(ge=1)] = 2000
+    """Metric families in a request."""
 
 
 class RemoteWriteConfig(HttpClient):
     """One endpoint. `url` is required."""
 
     url: Annotated[str, AfterValidator(check_url)]
+    """Where requests go."""
     name: str = ""
+    """What it is called in logs and metrics."""
     remote_timeout_s: PositiveSeconds = Field(default=30.0, alias="remote_timeout")
+    """How long a request may take."""
     headers: Headers = Field(default_factory=dict)
+    """Of every request; a tenant's `remote_write_headers` go over them."""
     http_headers: Annotated[dict[str, HttpHeader], AfterValidator(check_http_headers)] = Field(default_factory=dict)
+    """Headers in the form that newer Prometheus has."""
     write_relabel_configs: tuple[RelabelConfig, ...] = ()
+    """Rules that change or drop series on their way to this endpoint."""
     basic_auth: BasicAuth | None = None
     authorization: Authorization | None = None
     oauth2: OAuth2 | None = None
     bearer_token: SecretStr = SecretStr("")
+    """The older way to write authorization."""
     bearer_token_file: File = None
+    """The file that holds it."""
     follow_redirects: bool = True
+    """Whether an endpoint may send us elsewhere."""
     queue_config: QueueConfig = QueueConfig()
     metadata_config: MetadataConfig = MetadataConfig()
     protobuf_message: Literal["prometheus.WriteRequest", "io.prometheus.write.v2.Request"] = "prometheus.WriteRequest"
+    """Remote write 1.0 or 2.0."""
 
     # Read in their shape only: schemas/config/pending.py refuses what they would switch on.
     sigv4: dict[str, Any] | None = None
+    """AWS's signatures."""
     azuread: dict[str, Any] | None = None
+    """Azure's tokens."""
     google_iam: dict[str, Any] | None = None
+    """Google's tokens."""
 
     @model_validator(mode="after")
     def _one_way_to_authorize(self) -> Self:

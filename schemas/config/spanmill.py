@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from schemas.config.durations import PositiveSeconds
-from schemas.config.section import Int, KafkaName, Section
+from schemas.config.section import Count, Int, KafkaName, Section
 
 
 def check_otlp_endpoint(endpoint: str) -> str:
@@ -32,8 +32,11 @@ class Topics(Section):
     """Names on the wire; `spans` is `ingest.kafka.topic` if that is set."""
 
     spans: KafkaName = "spanmill-spans"
+    """What the distributor writes, or others do."""
     deltas: KafkaName = "spanmill-deltas"
+    """What generators write and sinks read; its partitions are the shards."""
     dead_letters: KafkaName = "spanmill-dead-letters"
+    """Records that can't be read, with the reason."""
 
     @model_validator(mode="after")
     def _are_three(self) -> Self:
@@ -45,37 +48,53 @@ class Topics(Section):
 class GeneratorWork(Section):
     """How a generator works; nothing here changes a value."""
 
-    # A chunk is decoded at once, in a thread: enough to amortise a kernel's call, little enough to keep memory low.
     chunk_max_bytes: Annotated[Int, Field(ge=65_536, le=1 << 30)] = 4 * 1024 * 1024
+    """So much is decoded at once, in a thread: enough to amortise a kernel's call, little enough to keep memory low."""
     tick_after_s: PositiveSeconds = Field(default=2.0, alias="tick_after")
+    """A partition without records for so long gets a tick, which lets the log's time go on."""
     data_dir: Directory = Path("data")
+    """For what can be computed again."""
 
 
 class SinkWork(Section):
     """How a sink works."""
 
     hold_back_s: PositiveSeconds = Field(default=120.0, alias="hold_back")
+    """How long a window waits for partitions that are late."""
     snapshot_every_windows: Annotated[Int, Field(ge=1)] = 4
+    """How often a shard's state is kept: a restart begins at the last one."""
     endpoint_max_lag_s: PositiveSeconds = Field(default=3600.0, alias="endpoint_max_lag")
+    """An endpoint that is so far behind holds no window back any more."""
     data_dir: Directory = Path("data")
+    """For what can be computed again."""
 
 
 class IngesterWork(Section):
     """The trace store behind the ingester."""
 
     endpoint: Annotated[str, AfterValidator(check_otlp_endpoint)] = ""
+    """A URL such as http://tempo:4317. Empty: there is none."""
     headers: dict[str, SecretStr] = Field(default_factory=dict)
+    """Headers of every request."""
     timeout_s: PositiveSeconds = Field(default=10.0, alias="timeout")
+    """How long a request may take."""
 
 
 class SpanmillConfig(Section):
     """Names, and how the stages work."""
 
     app_id: KafkaName = "spanmill"
+    """What the names of consumer groups and changelogs begin with: two installations on one Kafka differ in it."""
     topics: Topics = Topics()
-    # A Collector's `include_metadata_keys: [x-scope-orgid]` gives a header of that name.
     tenant_headers: Annotated[tuple[str, ...], AfterValidator(check_tenant_headers)] = ("tenant", "x-scope-orgid")
+    """Headers of records that name the tenant, the first that is there. A Collector's `include_metadata_keys:
+    [x-scope-orgid]` gives a header of that name."""
     generator: GeneratorWork = GeneratorWork()
     sink: SinkWork = SinkWork()
     ingester: IngesterWork = IngesterWork()
+    revision: Annotated[Count, Field(le=1 << 62)] = 0
+    """Of what decides values in this file and the tenants'. Needed only to bring back rules that the log has had
+    before: a process that starts with such is taken for one with old files, and obeys the log, unless its number is
+    higher."""
     control_key_file: Annotated[Path | None, Field(strict=False)] = None
+    """The key that control records are signed with."""
