@@ -50,18 +50,21 @@ def first_positive(key: str, attributes: Attributes) -> float | None:
 
 def adjusted_count(tracestate: bytes) -> Fraction:
     """PRIM-14 and PRIM-15; 0: unknown."""
-    members = [member.strip() for member in tracestate.split(b",")]
+    # White space is trimmed before members, and at the end of all; "its value runs to the next comma".
+    members = [member.lstrip() for member in tracestate.strip().split(b",")]
     values = [member[3:] for member in members if member.startswith(b"ot=")]
     if not values or len(values[0]) > 256:
         return Fraction(0)
     fields = [_FIELD.fullmatch(field) for field in values[0].split(b";")]
     if not all(fields):
         return Fraction(0)
+    # Any error makes it unknown, one in a field that comes again too.
+    legal = {b"th": rb"[0-9a-fA-F]{1,14}", b"rv": rb"[0-9a-fA-F]{14}"}
+    if any(match[1] in legal and not re.fullmatch(legal[match[1]], match[2]) for match in fields if match):
+        return Fraction(0)
     named = {match[1]: match[2] for match in fields if match}
     threshold, randomness = named.get(b"th", b""), named.get(b"rv")
-    if not re.fullmatch(rb"[0-9a-fA-F]{1,14}", threshold):
-        return Fraction(0)
-    if randomness is not None and not re.fullmatch(rb"[0-9a-fA-F]{14}", randomness):
+    if not threshold:
         return Fraction(0)
     count = Fraction(1 << 56, (1 << 56) - int(threshold.ljust(14, b"0"), 16))
     rest = count - math.floor(count)
