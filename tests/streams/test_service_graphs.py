@@ -3,15 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-import hypothesis
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from schemas.config import TenantSettings
-from schemas.deltas import NO_BUCKET, Window, join
-from schemas.metrics import LATENCY_UNITS_PER_NS, METRICS, WEIGHT_ONE, Kind, MetricId
-from schemas.record import DEFAULT_TENANT, Record
+from schemas.record import Record
 from tests.streams.log import (
     CLIENT,
     CONSUMER,
@@ -32,7 +27,6 @@ from tests.streams.log import (
     tick,
     windows,
 )
-from tests.streams.reference import Batch, Reference, Values
 
 TOTAL, FAILED = "traces_service_graph_request_total", "traces_service_graph_request_failed_total"
 SERVER_SECONDS, CLIENT_SECONDS = (f"traces_service_graph_request_{side}_seconds" for side in ("server", "client"))
@@ -86,6 +80,7 @@ def server(service: str = "svc-b", **changes: Any) -> Told:
 
 
 def test_g81_halves_pair_with_latencies_of_their_own() -> None:
+    """SG-1: an ordinary edge has no connection type. SG-9, SG-10."""
     values = found(graphs(), *QUEUE_DATABASE)
 
     labels = f"{{client={REQUESTER},server={MYTHICAL}}}"
@@ -94,6 +89,7 @@ def test_g81_halves_pair_with_latencies_of_their_own() -> None:
 
 
 def test_g83_the_time_in_the_queue_has_a_histogram() -> None:
+    """SG-2, SG-22."""
     values = found(graphs(enable_messaging_system_latency_histogram=True), *QUEUE_DATABASE)
 
     labels = f"{{client={REQUESTER},connection_type=messaging_system,server={RECORDER}}}"
@@ -112,6 +108,7 @@ def test_sg22_no_time_in_the_queue_is_not_observed() -> None:
 
 
 def test_g85_failures_are_counted_and_have_no_series_before_the_first() -> None:
+    """SG-3."""
     failed = [
         Told(REQUESTER, CLIENT, 1, status=ERROR),
         Told(MYTHICAL, SERVER, 2, 1, status=ERROR),
@@ -136,6 +133,7 @@ def test_sg9_a_failure_of_either_half_stays(failing: int) -> None:
 
 
 def test_g91_virtual_nodes_are_named_by_peers_or_user() -> None:
+    """SG-2, SG-13, SG-26, SG-27, SG-28, SG-33."""
     told = [
         Told(MYTHICAL, SERVER, 1),
         Told(REQUESTER, CLIENT, 2, 1, attributes={"peer.service": "external-payments-platform"}),
@@ -175,6 +173,7 @@ def test_an_expired_edges_exemplar_has_its_own_position() -> None:
 
 
 def test_g99_half_edges_that_expire_unmatched_are_counted_by_kind() -> None:
+    """SG-29."""
     told = [
         Told("a", CLIENT, 1),
         Told("b", SERVER, 2, 0x10),
@@ -211,6 +210,7 @@ def test_g99_half_edges_that_expire_unmatched_are_counted_by_kind() -> None:
     ],
 )
 def test_database_edges_are_whole_at_once(attributes: dict[str, Any], name: str) -> None:
+    """SG-14."""
     told = Told("app", CLIENT, latency_ns=5, attributes=attributes)
 
     values = found(graphs(), told)
@@ -425,125 +425,3 @@ def test_edges_find_their_owner_by_the_final_server_label() -> None:
     (window,) = windows(graphs(), records((0, [client(), server()])))
 
     assert window.rows["route"].unique().to_list() == [b"svc-b"]
-
-
-VALUES = st.sampled_from(["", "x", "y", 5, "5"])
-ATTRIBUTES = st.dictionaries(
-    st.sampled_from(
-        ["peer.service", "db.name", "server.address", "network.peer.address", "network.peer.port", "d", "virtual_node"]
-    ),
-    VALUES,
-    max_size=3,
-)
-SPANS = st.builds(
-    Told,
-    service=st.sampled_from(["a", "b", "", None]),
-    kind=st.integers(0, 5),
-    id=st.integers(1, 3),
-    parent=st.sampled_from([b"", b"\1", 1, 2, 3]),
-    trace=st.sampled_from([1, 2, b"", b"\0\1"]),
-    latency_ns=st.sampled_from([0, 1, 40_000_000, 40_000_001, 3 * SECOND_NS]),
-    end_ns=st.sampled_from([0, 0, 0, 9_000_000, 30 * SECOND_NS, -30 * SECOND_NS, 31 * SECOND_NS]),
-    status=st.integers(0, 2),
-    name=st.sampled_from(["", "n"]),
-    attributes=ATTRIBUTES,
-    resource=st.dictionaries(st.sampled_from(["d", "db.name"]), VALUES, max_size=1),
-)
-BATCHES = st.lists(
-    st.tuples(
-        st.sampled_from([0, 0, 1, 4000, 11_000, 15_000, 40_000, -700]),
-        st.sampled_from([DEFAULT_TENANT, "t"]),
-        st.lists(SPANS, max_size=8),
-    ),
-    max_size=8,
-)
-GRAPH_SETTINGS = st.fixed_dictionaries(
-    {
-        "dimensions": st.sampled_from([(), ("d",), ("d", "client", "d")]),
-        "enable_client_server_prefix": st.booleans(),
-        "enable_virtual_node_label": st.booleans(),
-        "enable_messaging_system_latency_histogram": st.booleans(),
-        "max_items": st.sampled_from([0, 2, 100]),
-        "wait_ms": st.sampled_from([0, 4000, 10_000, 40_000]),
-    }
-)
-
-
-@hypothesis.settings(deadline=None, max_examples=150)
-@given(BATCHES, GRAPH_SETTINGS)
-def test_windows_are_what_the_rules_say(batches: list[tuple[int, str, list[Told]]], changes: dict[str, Any]) -> None:
-    tenants = settings(
-        service_graphs={"histogram_buckets": (0.04, 1.0), **changes},
-        span_metrics={"histogram_buckets": (0.04, 1.0), "dimensions": ("d", "service")},
-    )
-    log, told, time = [], [], 0
-    for offset, (step, tenant, spans) in enumerate(batches):
-        time += step
-        log.append(record(offset, time, *spans, tenant=tenant))
-        told.append(Batch(offset, T0_MS + time, tenant, spans))
-
-    closed = {window.end_ms: window for window in windows(tenants, log)}
-    expected = dict(Reference(tenants).windows(told))
-
-    assert list(closed) == list(expected)
-    for end, window in closed.items():
-        assert amounts(window) == dict(+expected[end].amounts)
-        assert positions(window) == expected[end].exemplars
-        assert counts(window) == dict(+expected[end].counts)
-
-
-def amounts(window: Window) -> dict[tuple[str, str, bytes, str], int]:
-    """A window's rows as the reference has them, but for sizes."""
-    out: dict[tuple[str, str, bytes, str], int] = {}
-    for row in window.rows.iter_rows(named=True):
-        metric = METRICS[MetricId(row["metric"])]
-        if metric.id is MetricId.SIZE:
-            continue
-        bucket = "" if row["bucket"] == NO_BUCKET else str(row["bucket"])
-        value, rest = divmod(join(row["value_lo"], row["value_hi"]), WEIGHT_ONE)
-        assert rest == 0
-        out[metric.name, row["tenant"], row["labels"], bucket] = value
-        total, rest = divmod(join(row["sum_lo"], row["sum_hi"]), LATENCY_UNITS_PER_NS)
-        assert rest == 0
-        if metric.kind is Kind.HISTOGRAM and total:
-            out[metric.name, row["tenant"], row["labels"], "sum" + bucket] = total
-    return out
-
-
-def positions(window: Window) -> dict[tuple[str, str, bytes, str], tuple[tuple[int, int, int], str, int]]:
-    """A window's exemplars as the reference has them."""
-    return {
-        (METRICS[MetricId(row["metric"])].name, row["tenant"], row["labels"], str(row["bucket"])): (
-            (row["ex_timestamp_ms"], row["ex_offset"], row["ex_index"]),
-            row["ex_trace"].decode(),
-            row["ex_value_ns"],
-        )
-        for row in window.rows.iter_rows(named=True)
-        if row["ex_trace"] is not None
-    }
-
-
-def counts(window: Window) -> dict[str, int]:
-    """A window's ledger as the reference has it: over all tenants, without bytes."""
-    names = {
-        "tempo_metrics_generator_spans_received_total": "received",
-        "tempo_metrics_generator_spans_discarded_total": "discarded",
-        "tempo_metrics_generator_processor_service_graphs_edges": "edges",
-        "tempo_metrics_generator_processor_service_graphs_dropped_spans": "dropped",
-        "tempo_metrics_generator_processor_service_graphs_expired_edges": "expired ",
-    }
-    out: dict[str, int] = {}
-    for key, count in window.ledger.items():
-        if key.counter in names and count:
-            name = names[key.counter] + dict(key.labels).get("unmatched_span_kind", "")
-            out[name] = out.get(name, 0) + count
-    return out
-
-
-def test_the_reference_finds_something() -> None:
-    """A comparison of nothing with nothing would prove nothing."""
-    tenants = graphs(wait_ms=0)
-    ((_, values),) = Reference(tenants).windows([Batch(0, T0_MS, DEFAULT_TENANT, QUEUE_DATABASE)])
-
-    assert isinstance(values, Values)
-    assert sum(value for (metric, *_), value in values.amounts.items() if metric == TOTAL) == 3
