@@ -41,9 +41,7 @@ ENDPOINT = "metrics_generator.storage.remote_write.*."
 FOR_EVERY_TENANT_OR_ONE = tuple(
     Pending(f"{block}processor.{key}", what)
     for block in (GENERATOR, OVERRIDES)
-    for key, what in (
-        ("span_metrics.enable_target_info", "target_info"),
-    )
+    for key, what in (("span_metrics.enable_target_info", "target_info"),)
 )
 
 PENDING = (
