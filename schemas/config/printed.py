@@ -61,6 +61,11 @@ def section_lines(section: Section, path: Path, sources: "Sources", indent: str 
         if isinstance(value, Section):
             below = list(section_lines(value, here, sources, f"{indent}  "))
             yield from [f"{indent}{key}:", *below] if below else [f"{indent}{key}: {{}}"]
+        elif isinstance(value, Mapping) and any(isinstance(each, Section) for each in value.values()):
+            yield f"{indent}{key}:  # {sources.origin(here)}"
+            for own_name, each in value.items():
+                yield f"{indent}  {text_of(own_name)}:"
+                yield from section_lines(each, (*here, own_name), sources, f"{indent}    ")
         elif isinstance(value, tuple) and value and isinstance(value[0], Section):
             yield f"{indent}{key}:  # {sources.origin(here)}"
             yield from item_lines(value, here, sources, f"{indent}  ")

@@ -35,6 +35,7 @@ metrics_generator:
     remote_write:
       - url: http://one/
         headers: {X-Key: hunter2}
+        http_headers: {X-Other: {values: [a], secrets: [hunter2]}}
 overrides:
   enable_legacy_overrides: true
   defaults:
@@ -94,12 +95,14 @@ def origins(tenant: str, **arguments: str) -> dict[str, str]:
         ("max_active_series: 0", "default"),  # a key without a value
         ("collection_interval: 5s", "<text>:15"),
         ("ingestion_time_range_slack: 20s", "<text>:16"),  # 0 keeps the static one
-        ("native_histogram_bucket_factor: 1.2", "<text>:25 (defaults)"),  # falls back
+        ("native_histogram_bucket_factor: 1.2", "<text>:26 (defaults)"),  # falls back
         ("native_histogram_max_bucket_number: 40", "o.yaml:8 (tenant)"),
         ("native_histogram_min_reset_duration: 15m", "default"),
         ("trace_id_label_name: traceID", "default"),
         ("spans: spans", "<text>:2"),
         ("headers: {X-Key: <secret>}", "<text>:20"),
+        ("values: [a]", "<text>:21"),
+        ("secrets: [<secret>]", "<text>:21"),
         ("sasl_password: <secret>", "<text>:2"),
     ],
 )
@@ -116,7 +119,7 @@ def test_a_tenant_without_its_own_block_has_the_stars() -> None:
 
 
 def test_without_the_star_it_has_the_defaults() -> None:
-    assert origins("bank", tenants="")["enable_target_info: false"] == "<text>:27 (defaults)"
+    assert origins("bank", tenants="")["enable_target_info: false"] == "<text>:28 (defaults)"
     assert shown("bank", tenants="").startswith("# Tenant bank; its overrides are the defaults\n")
 
 
