@@ -28,6 +28,7 @@ from streams.half_edges import (
 from streams.interner import ABSENT, CLIENT, EMPTY, SERVER, USER
 from streams.kernels import kernel, wide
 from streams.limbs import added
+from streams.native_cells import NativeCells, native_has_room, observe_native, observed_weight
 from streams.service_graphs_plan import ServiceGraphsPlan
 from streams.span_columns import (
     KIND_CONSUMER,
@@ -73,6 +74,7 @@ class EdgeTotals(NamedTuple):
     cells: CellTable
     counts: npt.NDArray[np.int64]
     """Per tenant, see `MADE`."""
+    native: NativeCells
 
 
 @kernel
@@ -121,7 +123,9 @@ def expire_half_edges(
 def _cells_have_room(state: EdgeTotals) -> bool:
     """Whether one more edge has a place in its group and in a cell of each histogram."""
     groups, cells = state.groups, state.cells
-    return bool(groups.used[0] < len(groups.hashes) and cells.used[0] + HISTOGRAMS <= len(cells.cells))
+    if groups.used[0] == len(groups.hashes) or cells.used[0] + HISTOGRAMS > len(cells.cells):
+        return False
+    return native_has_room(state.native, wide(HISTOGRAMS))
 
 
 @kernel
@@ -380,8 +384,9 @@ def _observe(
 ) -> None:
     half = half_edges.rows[edge]
     limits_ns = plan.limits_ns[half.tenant, : plan.limit_counts[half.tenant]]
+    tenant = wide(half.tenant)
     seen = Observation(
-        half.weight,
+        observed_weight(plan.kinds, tenant, half.weight),
         latency_ns,
         half.seen_ms,
         half.seen_offset,
@@ -390,4 +395,6 @@ def _observe(
         half.key_start,
         np.int64(half.trace_bytes if half.traced else 0),
     )
-    observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns) * HISTOGRAMS + histogram, seen)
+    if plan.kinds.classic[tenant]:
+        observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns) * HISTOGRAMS + histogram, seen)
+    observe_native(state.native, plan.kinds, tenant, group, histogram, seen)

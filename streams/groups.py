@@ -27,7 +27,10 @@ CELL = np.dtype(
         ("trace_bytes", np.int32),
     ]
 )
-"""A bucket of a group's histogram that something fell into; `place` counts through the buckets of its histograms."""
+"""A bucket of a group's histogram that something fell into; `place` counts through the buckets of its histograms.
+
+`trace_bytes` is -1 where no exemplar was offered.
+"""
 
 
 class GroupTable(NamedTuple):
@@ -170,15 +173,21 @@ def observe(groups: GroupTable, table: CellTable, group: int, place: int, seen: 
         table.cells[number].group = group
         table.cells[number].place = place
     cell = table.cells[number]
-    sum_lo, sum_hi = weighted_latency(seen.weight, seen.latency_ns)
-    cell.sum_lo, cell.sum_hi = added(cell.sum_lo, cell.sum_hi, sum_lo, sum_hi)
-    cell.weight_lo, cell.weight_hi = added(cell.weight_lo, cell.weight_hi, seen.weight, np.int64(0))
-    if new or not _after(cell, seen):
-        _keep_exemplar(table, number, seen)
+    add_observation(cell, seen)
+    if new or not comes_after(cell, seen):
+        keep_exemplar(table, number, seen)
 
 
 @kernel
-def _after(cell: Any, seen: Observation) -> bool:
+def add_observation(cell: Any, seen: Observation) -> None:
+    """Add to a cell's weight and sum."""
+    sum_lo, sum_hi = weighted_latency(seen.weight, seen.latency_ns)
+    cell.sum_lo, cell.sum_hi = added(cell.sum_lo, cell.sum_hi, sum_lo, sum_hi)
+    cell.weight_lo, cell.weight_hi = added(cell.weight_lo, cell.weight_hi, seen.weight, np.int64(0))
+
+
+@kernel
+def comes_after(cell: Any, seen: Observation) -> bool:
     """Whether the cell's exemplar comes later in the log."""
     if cell.ex_timestamp_ms != seen.timestamp_ms:
         return bool(cell.ex_timestamp_ms > seen.timestamp_ms)
@@ -188,7 +197,8 @@ def _after(cell: Any, seen: Observation) -> bool:
 
 
 @kernel
-def _keep_exemplar(table: CellTable, number: int, seen: Observation) -> None:
+def keep_exemplar(table: CellTable, number: int, seen: Observation) -> None:
+    """Make an observation the exemplar of a cell."""
     cell = table.cells[number]
     cell.ex_timestamp_ms, cell.ex_offset, cell.ex_index = seen.timestamp_ms, seen.offset, seen.position
     cell.ex_value_ns = seen.latency_ns

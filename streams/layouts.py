@@ -1,11 +1,36 @@
-"""Bucket layouts of classic histograms, and the longest latency of each bucket."""
+"""Bucket layouts of classic histograms, the longest latency of each bucket, and which histograms tenants have."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from schemas.config import HistogramSettings
 from schemas.deltas import Layout
 
 _FOREVER_NS = (1 << 63) - 1
 _EXACT_NS = 1 << 53
+
+
+NO_SCHEMA = -128
+"""Stands for the schema where there are no native histograms."""
+
+
+class HistogramKinds(NamedTuple):
+    """Which histograms there are, one row per tenant (Tempo REG-14)."""
+
+    classic: npt.NDArray[np.bool_]
+    schema: npt.NDArray[np.int8]
+    """That of native histograms, or `NO_SCHEMA`."""
+
+
+def histogram_kinds(every: Sequence[HistogramSettings]) -> HistogramKinds:
+    """The kinds of tenants in their order."""
+    return HistogramKinds(
+        classic=np.array([s.classic for s in every], np.bool_),
+        schema=np.array([s.native_schema if s.native else NO_SCHEMA for s in every], np.int8),
+    )
 
 
 def layout_of(buckets: Sequence[float]) -> Layout:

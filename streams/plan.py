@@ -10,7 +10,7 @@ from schemas.deltas import Layout
 from schemas.otlp import Mode, WantedKey
 from streams import multiplier, policies, service_graphs_plan, span_metrics_plan
 from streams.attribute_keys import ANY_SIDE, CLIENT_SIDE, RESOURCE_ONLY, SERVER_SIDE, SERVICE_NAME
-from streams.layouts import layout_of
+from streams.layouts import histogram_kinds, layout_of
 
 SettingsOf = Callable[[str], TenantSettings]
 
@@ -99,6 +99,7 @@ class Plan:
         self.graph_weights = multiplier.multipliers(
             [s.service_graphs.multiplier if s.service_graphs else unweighted for s in self.settings]
         )
-        self.span_metrics = span_metrics_plan.span_metrics_plan([s.span_metrics for s in self.settings], first)
-        graphs = [s.service_graphs for s in self.settings]
-        self.service_graphs = service_graphs_plan.service_graphs_plan(graphs, first)
+        spans, graphs = [s.span_metrics for s in self.settings], [s.service_graphs for s in self.settings]
+        kinds = histogram_kinds([s.histograms for s in self.settings])
+        self.span_metrics = span_metrics_plan.span_metrics_plan(spans, kinds, first)
+        self.service_graphs = service_graphs_plan.service_graphs_plan(graphs, kinds, first)

@@ -104,14 +104,21 @@ def counter_rows(metric: MetricId, chosen: Columns, lo: Columns, hi: Columns) ->
 
 def histogram_rows(metric: MetricId, table: CellTable, chosen: Columns, buckets: Columns, layouts: Columns) -> Block:
     """Rows of a histogram: the chosen cells, and per chosen cell its bucket and the number of its layout."""
+    return cell_rows(metric, table, chosen, table.cells["group"][chosen], buckets, layouts)
+
+
+def cell_rows(
+    metric: MetricId, table: CellTable, chosen: Columns, groups: Columns, buckets: Columns, layouts: Columns
+) -> Block:
+    """The same where cells don't know their groups."""
     cells = table.cells[chosen]
     rows = np.zeros(len(cells), ROW)
-    rows["metric"], rows["bucket"], rows["layout"] = int(metric), buckets, layouts
+    rows["metric"], rows["group"], rows["bucket"], rows["layout"] = int(metric), groups, buckets, layouts
     rows["value_lo"], rows["value_hi"] = cells["weight_lo"], cells["weight_hi"]
-    for name in ("group", "sum_lo", "sum_hi", *_EXEMPLARS):
+    for name in ("sum_lo", "sum_hi", *_EXEMPLARS):
         rows[name] = cells[name]
-    lengths = cells["trace_bytes"].tolist()
-    return Block(rows, [ids.tobytes()[:length] for ids, length in zip(table.traces[chosen], lengths, strict=True)])
+    traces = zip(table.traces[chosen], cells["trace_bytes"].tolist(), strict=True)
+    return Block(rows, [ids.tobytes()[:length] if length >= 0 else None for ids, length in traces])
 
 
 def window_rows(processors: Sequence[ProcessorRows]) -> pl.DataFrame:

@@ -33,6 +33,7 @@ from streams.half_edge_table import (
 )
 from streams.half_edges import grown_half_edges, half_count, resized_half_edges
 from streams.interner import Interner
+from streams.native_cells import grown_native_cells, native_rows, new_native_cells
 from streams.plan import Plan
 from streams.rows import Block, LabelCache, LabelSet, ProcessorRows, counter_rows, histogram_rows
 from streams.service_graphs_plan import edge_slots
@@ -66,7 +67,8 @@ class ServiceGraphs:
         for table in waiting:
             plan.include(table["tenant"].unique(maintain_order=True).to_list())
         groups = new_groups(64, EDGE_VALUES, HISTOGRAMS)
-        self._state = EdgeTotals(groups, np.zeros(64, EDGE_TOTALS), new_cells(128), np.zeros((1, COUNTS), np.int64))
+        totals, counts = np.zeros(64, EDGE_TOTALS), np.zeros((1, COUNTS), np.int64)
+        self._state = EdgeTotals(groups, totals, new_cells(128), counts, new_native_cells(64))
         self._half_edges = restored_half_edges(waiting.half_edges, plan, interner)
         self._dropped = restored_dropped_sides(waiting.dropped_sides, plan)
         self._widen()
@@ -149,29 +151,31 @@ class ServiceGraphs:
             chosen = np.flatnonzero(cells["place"] % HISTOGRAMS == histogram)
             buckets = cells["place"][chosen] // HISTOGRAMS
             blocks.append(histogram_rows(metric, table, chosen, buckets, layouts[tenant[cells["group"][chosen]]]))
+            blocks.append(native_rows(metric, self._state.native, histogram, self._plan.service_graphs.kinds, tenant))
         return blocks
 
     def _widen(self) -> None:
         """Room for the dimensions, buckets and counts of tenants that have just appeared."""
-        plan, (groups, totals, cells, counts) = self._plan.service_graphs, self._state
+        plan, (groups, totals, cells, counts, native) = self._plan.service_graphs, self._state
         values = max(int(plan.slot_counts.max(initial=0)), 1)
         tenants = max(len(plan.active), 1)
         if len(counts) < tenants:
             counts = np.concatenate([counts, np.zeros((tenants - len(counts), COUNTS), np.int64)])
         places = (plan.limits_ns.shape[1] + 1) * HISTOGRAMS
-        self._state = EdgeTotals(resized_groups(groups, 0, EDGE_VALUES + values, places), totals, cells, counts)
+        groups = resized_groups(groups, 0, EDGE_VALUES + values, places)
+        self._state = EdgeTotals(groups, totals, cells, counts, native)
         self._half_edges = resized_half_edges(self._half_edges, 0, values, tenants, 0)
         self._dropped = resized_half_edges(self._dropped, 0, 1, SIDES * tenants, 0)
 
     def _grow(self, key_bytes: int) -> None:
         """Room for a group, its cells and a half-edge with a key of that length."""
-        groups, totals, cells, counts = self._state
+        groups, totals, cells, counts, native = self._state
         if groups.used[0] == len(totals):
             groups = resized_groups(groups, 2 * len(totals), 0, 0)
             totals = np.concatenate([totals, np.zeros_like(totals)])
         if cells.used[0] + HISTOGRAMS > len(cells.cells):
             cells = resized_cells(cells, 2 * len(cells.cells))
-        self._state = EdgeTotals(groups, totals, cells, counts)
+        self._state = EdgeTotals(groups, totals, cells, counts, grown_native_cells(native, HISTOGRAMS))
         self._half_edges = grown_half_edges(self._half_edges, key_bytes)
         self._dropped = grown_half_edges(self._dropped, key_bytes)
 

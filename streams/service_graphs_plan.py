@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from schemas.config import ServiceGraphsSettings
 from streams.attribute_keys import CALLEE, CLIENT_SIDE, SERVER_SIDE, VIRTUAL_NODE
-from streams.layouts import layout_of, limits_ns
+from streams.layouts import HistogramKinds, layout_of, limits_ns
 from streams.ragged import counts, ragged
 
 
@@ -36,6 +36,7 @@ class ServiceGraphsPlan(NamedTuple):
     """Where an edge keeps which of its nodes is virtual; -1: nowhere."""
     limit_counts: npt.NDArray[np.int32]
     limits_ns: npt.NDArray[np.int64]
+    kinds: HistogramKinds
 
 
 def needs(settings: ServiceGraphsSettings) -> Iterator[tuple[str, int]]:
@@ -48,7 +49,9 @@ def needs(settings: ServiceGraphsSettings) -> Iterator[tuple[str, int]]:
         yield key, CLIENT_SIDE | SERVER_SIDE
 
 
-def service_graphs_plan(every: Sequence[ServiceGraphsSettings | None], rows: Mapping[str, int]) -> ServiceGraphsPlan:
+def service_graphs_plan(
+    every: Sequence[ServiceGraphsSettings | None], kinds: HistogramKinds, rows: Mapping[str, int]
+) -> ServiceGraphsPlan:
     """The plan of tenants in their order; `rows` are the key rows of attributes."""
     peers = [[rows[key] for key in s.peer_attributes] if s else [] for s in every]
     databases = [[rows[key] for key in s.database_name_attributes] if s else [] for s in every]
@@ -74,6 +77,7 @@ def service_graphs_plan(every: Sequence[ServiceGraphsSettings | None], rows: Map
         virtual_slots=np.array([s.virtual for s in slots], np.int32),
         limit_counts=counts(limits),
         limits_ns=ragged(limits),
+        kinds=kinds,
     )
 
 

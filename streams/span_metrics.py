@@ -26,6 +26,15 @@ from streams.groups import (
 from streams.interner import FULL, Interner
 from streams.kernels import kernel, wide
 from streams.limbs import added
+from streams.native_cells import (
+    NativeCells,
+    grown_native_cells,
+    native_has_room,
+    native_rows,
+    new_native_cells,
+    observe_native,
+    observed_weight,
+)
 from streams.plan import Plan
 from streams.rows import Block, LabelCache, LabelSet, ProcessorRows, counter_rows, histogram_rows
 from streams.span_columns import SpanColumns
@@ -47,6 +56,9 @@ _TENANT, _SERVICE, _NAME, _KIND, _STATUS, _MESSAGE, _ATTRIBUTES = range(7)
 _INSTANCE = IDENTITY.index(SERVICE_INSTANCE)
 _RESOURCE, _GROUP = 1, 2
 """Places in the key of a pair of a resource and a group, after the tenant."""
+
+_LATENCY = 0
+"""The number of the only histogram."""
 
 SPAN_TOTALS = np.dtype(
     [
@@ -78,6 +90,7 @@ class SpanTotals(NamedTuple):
     """Resources and groups that have spans in common, where there is a target_info."""
     pair_spans: npt.NDArray[np.int64]
     """Per pair: how many."""
+    native: NativeCells
 
 
 class SpanMetrics:
@@ -169,6 +182,7 @@ class SpanMetrics:
             histogram_rows(
                 MetricId.LATENCY, table, np.arange(len(cells)), cells["place"], layouts[tenant[cells["group"]]]
             ),
+            native_rows(MetricId.LATENCY, self._state.native, _LATENCY, self._plan.span_metrics.kinds, tenant),
             counter_rows(MetricId.SIZE, sized, totals["size_lo"], totals["size_hi"]),
         ]
 
@@ -178,7 +192,7 @@ class SpanMetrics:
 
     def _grow(self) -> None:
         """Room for a group, a cell and a pair at least."""
-        groups, totals, cells, pairs, pair_spans = self._state
+        groups, totals, cells, pairs, pair_spans, native = self._state
         if groups.used[0] == len(totals):
             groups = resized_groups(groups, 2 * len(totals), 0, 0)
             totals = np.concatenate([totals, np.zeros_like(totals)])
@@ -187,7 +201,7 @@ class SpanMetrics:
         if pairs.used[0] == len(pair_spans):
             pairs = resized_groups(pairs, 2 * len(pair_spans), 0, 0)
             pair_spans = np.concatenate([pair_spans, np.zeros_like(pair_spans)])
-        self._state = SpanTotals(groups, totals, cells, pairs, pair_spans)
+        self._state = SpanTotals(groups, totals, cells, pairs, pair_spans, grown_native_cells(native, 1))
 
 
 def _label_names(settings: SpanMetricsSettings | None) -> tuple[bytes, ...]:
@@ -205,6 +219,7 @@ def _new_state(capacity: int, width: int, places: int) -> SpanTotals:
         cells=new_cells(2 * capacity),
         pairs=new_groups(capacity, _GROUP + 1, 1),
         pair_spans=np.zeros(capacity, np.int64),
+        native=new_native_cells(capacity),
     )
 
 
@@ -216,6 +231,8 @@ def _fold(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, first: i
         if not spans.measured[row] or not plan.active[tenant] or not spans.for_span_metrics.accepted[row]:
             continue
         if state.cells.used[0] == len(state.cells.cells) or state.pairs.used[0] == len(state.pair_spans):
+            return row
+        if not native_has_room(state.native, wide(1)):
             return row
         width = _group_key(spans, plan, row, tenant, state.groups.scratch)
         group = find_group(state.groups, width)
@@ -273,7 +290,7 @@ def _add_span(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, row:
         limits_ns = plan.limits_ns[tenant, : plan.limit_counts[tenant]]
         record = spans.record[row]
         seen = Observation(
-            weight,
+            observed_weight(plan.kinds, tenant, weight),
             latency_ns,
             spans.stream_ms[record],
             spans.offset[record],
@@ -282,4 +299,6 @@ def _add_span(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, row:
             np.int64(spans.trace_start[row]),
             np.int64(spans.trace_bytes[row]),
         )
-        observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns), seen)
+        if plan.kinds.classic[tenant]:
+            observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns), seen)
+        observe_native(state.native, plan.kinds, tenant, group, wide(_LATENCY), seen)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from schemas.config import SpanMetricsSettings
 from streams.attribute_keys import ANY_SIDE, RESOURCE_ONLY, SERVICE_INSTANCE, SERVICE_NAME, SERVICE_NAMESPACE
-from streams.layouts import layout_of, limits_ns
+from streams.layouts import HistogramKinds, layout_of, limits_ns
 from streams.ragged import counts, ragged
 
 IDENTITY = (SERVICE_NAME, SERVICE_NAMESPACE, SERVICE_INSTANCE)
@@ -35,6 +35,7 @@ class SpanMetricsPlan(NamedTuple):
     limit_counts: npt.NDArray[np.int32]
     limits_ns: npt.NDArray[np.int64]
     """The longest latency of each bucket but +Inf."""
+    kinds: HistogramKinds
 
 
 def needs(settings: SpanMetricsSettings) -> Iterator[tuple[str, int]]:
@@ -52,7 +53,9 @@ def read_attributes(settings: SpanMetricsSettings) -> tuple[str, ...]:
     return (*settings.dimensions, *sources)
 
 
-def span_metrics_plan(every: Sequence[SpanMetricsSettings | None], rows: Mapping[str, int]) -> SpanMetricsPlan:
+def span_metrics_plan(
+    every: Sequence[SpanMetricsSettings | None], kinds: HistogramKinds, rows: Mapping[str, int]
+) -> SpanMetricsPlan:
     """The plan of tenants in their order; `rows` are the key rows of attributes."""
     dimensions = [[rows[key] for key in read_attributes(s)] if s else [] for s in every]
     limits = [limits_ns(layout_of(s.histogram_buckets)) if s else [] for s in every]
@@ -68,4 +71,5 @@ def span_metrics_plan(every: Sequence[SpanMetricsSettings | None], rows: Mapping
         identity=np.array([rows.get(key, -1) for key in IDENTITY], np.int32),
         limit_counts=counts(limits),
         limits_ns=ragged(limits),
+        kinds=kinds,
     )
