@@ -118,6 +118,18 @@ class OwnMetrics:
         self.windows_skipped = self._counter(
             "spanmill_sink_windows_skipped", "Windows that an endpoint has, or doesn't take.", "endpoint", "reason"
         )
+        self.windows_waiting = self._gauge(
+            "spanmill_sink_windows_waiting", "Completed windows that an endpoint doesn't have yet.", "endpoint", "shard"
+        )
+        self.written_off = self._gauge(
+            "spanmill_sink_endpoint_written_off",
+            "1 while an endpoint is too far behind to be waited for (endpoint_max_lag).",
+            "endpoint",
+            "shard",
+        )
+        self.windows_lost = self._counter(
+            "spanmill_sink_windows_lost", "Windows that a written-off endpoint doesn't get.", "endpoint"
+        )
         self.samples_written = self._counter("spanmill_sink_samples_written", "Samples acknowledged.", "endpoint")
         self.refused_samples = self._counter(
             "spanmill_sink_refused_samples", "Samples that an endpoint refused.", "endpoint", "reason"

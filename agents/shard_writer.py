@@ -1,15 +1,32 @@
-"""The writing half of a sink's shard: completed windows to every endpoint, in order, then the cuts that they allow."""
+"""The writing half of a sink's shard: completed windows to every endpoint, in order, then the cuts that they allow.
+
+Each endpoint goes on by itself, in a lane of its own, so that one that is slow or down doesn't hold the others. What it
+doesn't have yet is kept in memory, and past a number of windows on disk. A cut is saved when every endpoint has its
+window; one that is `endpoint_max_lag` behind is written off, loudly, and no longer waited for.
+"""
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from agents.endpoint import Endpoint
 from agents.own_metrics import OwnMetrics
+from agents.spilled_windows import SpilledWindows
 from streams.shard import Cut, WindowSamples
 
+log = structlog.get_logger(__name__)
+
 WINDOWS_IN_FLIGHT = 2
-"""Completed windows that wait to be written; when they are so many, the shard isn't fed."""
+"""When so many windows wait for every endpoint the shard isn't fed: the log is the buffer."""
+WINDOWS_IN_MEMORY = 20
+"""What an endpoint is further behind is kept on disk."""
+WINDOWS_KEPT = 1000
+"""When one endpoint is so many windows behind, the others wait for it: it has time until it is written off."""
+WATCH_EVERY_S = 1.0
 
 SaveCut = Callable[[Cut], Awaitable[None]]
 
@@ -22,31 +39,217 @@ class Completed:
     cut: Cut | None = None
 
 
+class Pending:
+    """A window that not every endpoint has. Its samples are in memory, on disk, or both."""
+
+    __slots__ = ("end_ms", "number", "queued_at", "spilled", "window")
+
+    def __init__(self, number: int, window: WindowSamples, queued_at: float) -> None:
+        self.number, self.end_ms, self.queued_at = number, window.end_ms, queued_at
+        self.window: WindowSamples | None = window
+        self.spilled = False
+
+
+class Lane:
+    """One endpoint's way through the windows of a shard."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.waiting: deque[Pending] = deque()
+        """What it doesn't have, the one that is being written first."""
+        self.written_off = False
+        self.arrived = asyncio.Event()
+
+    def position(self, pending: Pending) -> int | None:
+        """How many windows are to be written before that one; None if it has it, or has lost it."""
+        return next((at for at, each in enumerate(self.waiting) if each is pending), None)
+
+    def behind_ms(self) -> int:
+        """How far it is behind, in the log's time."""
+        return self.waiting[-1].end_ms - self.waiting[0].end_ms if self.waiting else 0
+
+
 class ShardWriter:
     """Writes the windows of one shard. `save` keeps a cut at a window that every endpoint has."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], metrics: OwnMetrics, save: SaveCut) -> None:
+    def __init__(
+        self,
+        shard: int,
+        endpoints: Sequence[Endpoint],
+        metrics: OwnMetrics,
+        save: SaveCut,
+        spilled: SpilledWindows,
+        max_lag_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.paused = False
         """True while `put` waits: the shard isn't fed on purpose."""
-        self._endpoints, self._metrics, self._save = tuple(endpoints), metrics, save
-        self._completed: asyncio.Queue[Completed] = asyncio.Queue(WINDOWS_IN_FLIGHT)
+        self._shard, self._metrics, self._save = shard, metrics, save
+        self._lanes = [Lane(endpoint) for endpoint in endpoints]
+        self._spilled, self._max_lag_s, self._clock = spilled, max_lag_s, clock
+        self._number = 0
+        self._cuts: deque[tuple[int, Cut]] = deque()
+        self._progress = asyncio.Condition()
 
     async def put(self, completed: Completed) -> None:
-        """Take the next window; waits while too many are waiting."""
-        self.paused = self._completed.full()
-        await self._completed.put(completed)
-        self.paused = False
+        """Take the next window; waits while no endpoint is ready for it, or one is too far behind."""
+        async with self._progress:
+            self.paused = not self._has_room()
+            try:
+                await self._progress.wait_for(self._has_room)
+            finally:
+                self.paused = False
+            self._take(completed)
+            self._progress.notify_all()
 
     async def run(self) -> None:
-        """Write until cancelled."""
-        while True:
-            completed = await self._completed.get()
-            await self._write(completed.window)
-            if completed.cut is not None:
-                await self._save(completed.cut)
+        """Write until cancelled; raises what an endpoint or `save` raised."""
+        self._spilled.open()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for lane in self._lanes:
+                    tasks.create_task(self._write_lane(lane))
+                tasks.create_task(self._save_cuts())
+                tasks.create_task(self._watch())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        finally:
+            self._spilled.close()
 
-    async def _write(self, window: WindowSamples) -> None:
-        """Write a window to every endpoint; done when all of them have it."""
-        await asyncio.gather(*(endpoint.write(window) for endpoint in self._endpoints))
+    def _has_room(self) -> bool:
+        lengths = [len(lane.waiting) for lane in self._lanes if not lane.written_off]
+        if not lengths:
+            return True
+        kept = WINDOWS_IN_MEMORY if self._spilled.failed else WINDOWS_KEPT
+        return min(lengths) < WINDOWS_IN_FLIGHT and max(lengths) < kept
+
+    def _take(self, completed: Completed) -> None:
+        window = completed.window
+        self._number += 1
+        pending = Pending(self._number, window, self._clock())
+        for lane in self._lanes:
+            if lane.written_off:
+                self._lose(lane)
+            lane.waiting.append(pending)
+            lane.arrived.set()
+        if completed.cut is not None:
+            self._add_cut(completed.cut)
+        self._show(window)
+
+    def _add_cut(self, cut: Cut) -> None:
+        """Of cuts that an endpoint is too slow for, only the oldest and the newest are kept: each is a whole state."""
+        while len(self._cuts) > 1:
+            self._cuts.pop()
+        self._cuts.append((self._number, cut))
+
+    async def _write_lane(self, lane: Lane) -> None:
+        while True:
+            while not lane.waiting:
+                lane.arrived.clear()
+                await lane.arrived.wait()
+            pending = lane.waiting[0]
+            window = pending.window
+            if window is None:
+                window = await asyncio.to_thread(self._spilled.load, pending.number)
+            await lane.endpoint.write(window)
+            await self._finish(lane, pending)
+
+    async def _finish(self, lane: Lane, pending: Pending) -> None:
+        """The endpoint has a window, or answered for good that it doesn't take it."""
+        lane.waiting.popleft()
+        if lane.written_off:
+            lane.written_off = False
+            log.warning(
+                "endpoint is back, going on with the newest window", endpoint=lane.endpoint.name, shard=self._shard
+            )
+        await self._release(pending)
+        self._show_lane(lane)
+        async with self._progress:
+            self._progress.notify_all()
+
+    async def _release(self, pending: Pending) -> None:
+        """Forget a window that all endpoints have; put one on disk that the others won't need for long."""
+        positions = [at for lane in self._lanes if (at := lane.position(pending)) is not None]
+        if not positions:
+            self._forget(pending)
+        elif min(positions) >= WINDOWS_IN_MEMORY and pending.window is not None:
+            pending.spilled = await asyncio.to_thread(self._spilled.save, pending.number, pending.window)
+            if all(lane.position(pending) is None for lane in self._lanes):  # by now
+                self._forget(pending)
+            elif pending.spilled:
+                pending.window = None
+
+    def _forget(self, pending: Pending) -> None:
+        pending.window = None
+        if pending.spilled:
+            self._spilled.remove(pending.number)
+
+    async def _save_cuts(self) -> None:
+        while True:
+            async with self._progress:
+                await self._progress.wait_for(self._has_cut)
+                while len(self._cuts) > 1 and self._everyone_has(self._cuts[1][0]):
+                    self._cuts.popleft()
+                _, cut = self._cuts.popleft()
+            await self._save(cut)
+
+    def _has_cut(self) -> bool:
+        return bool(self._cuts) and self._everyone_has(self._cuts[0][0])
+
+    def _everyone_has(self, number: int) -> bool:
+        return all(lane.written_off or not lane.waiting or lane.waiting[0].number > number for lane in self._lanes)
+
+    async def _watch(self) -> None:
+        """Write off endpoints that are too far behind, by the clock and by the log.
+
+        By both: catching up, the log's hours pass in minutes; and while every endpoint is down the log doesn't move.
+        """
+        while True:
+            await asyncio.sleep(min(WATCH_EVERY_S, self._max_lag_s / 4))
+            for lane in self._lanes:
+                if not lane.written_off and self._is_too_late(lane):
+                    await self._write_off(lane)
+
+    def _is_too_late(self, lane: Lane) -> bool:
+        if not lane.waiting:
+            return False
+        waited_s = self._clock() - lane.waiting[0].queued_at
+        return waited_s >= self._max_lag_s and lane.behind_ms() >= self._max_lag_s * 1000
+
+    async def _write_off(self, lane: Lane) -> None:
+        lane.written_off = True
+        log.error(
+            "endpoint written off: it is too far behind, its windows are lost until it answers",
+            endpoint=lane.endpoint.name,
+            shard=self._shard,
+            behind_s=lane.behind_ms() / 1000,
+            windows=len(lane.waiting) - 1,
+        )
+        while len(lane.waiting) > 2:
+            self._lose(lane)
+        self._show_lane(lane)
+        async with self._progress:
+            self._progress.notify_all()
+
+    def _lose(self, lane: Lane) -> None:
+        """Leave out the window after the one that a written-off endpoint is being asked to take."""
+        if len(lane.waiting) < 2:
+            return
+        lost = lane.waiting[1]
+        del lane.waiting[1]
+        self._metrics.windows_lost.labels(lane.endpoint.name).inc()
+        if all(other.position(lost) is None for other in self._lanes):
+            self._forget(lost)
+
+    def _show(self, window: WindowSamples) -> None:
         self._metrics.windows_completed.inc()
         self._metrics.active_series.labels(window.shard).set(sum(tenant.active_series for tenant in window.tenants))
+        for tenant in window.tenants:
+            self._metrics.remote_storage.completed(tenant.tenant, window.end_ms)
+        for lane in self._lanes:
+            self._show_lane(lane)
+
+    def _show_lane(self, lane: Lane) -> None:
+        labels = (lane.endpoint.name, self._shard)
+        self._metrics.windows_waiting.labels(*labels).set(len(lane.waiting))
+        self._metrics.written_off.labels(*labels).set(lane.written_off)

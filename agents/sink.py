@@ -22,6 +22,7 @@ from agents.log_probe import LogProbe
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.endpoints import remote_write_endpoints
 from agents.shard_writer import Completed, ShardWriter
+from agents.spilled_windows import SpilledWindows
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
@@ -85,7 +86,14 @@ class ShardOwner:
         self.start_offset = shard.next_offset
         self._sink, self._worker, self._shard = sink, worker, shard
         self._inbox = Inbox(sink.probe, sink.names.deltas, shard.index, shard.next_offset)
-        self._writer = ShardWriter(sink.endpoints, sink.metrics, self._save)
+        self._writer = ShardWriter(
+            shard.index,
+            sink.endpoints,
+            sink.metrics,
+            self._save,
+            SpilledWindows(sink.work.data_dir / sink.names.sink_app / "windows", shard.index),
+            sink.work.endpoint_max_lag_s,
+        )
         self._since_cut = 0
         self._gaps: dict[int, tuple[float, str]] = {}
 
