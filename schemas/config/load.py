@@ -60,9 +60,17 @@ def load_all(path: FilePath | None) -> Config:
 
 
 def with_tenants(config: Config) -> Config:
-    """A configuration with what its file of tenants says now. ConfigError: the file can't be read or used."""
+    """A configuration with what its file of tenants says now; itself if that hasn't changed.
+
+    ConfigError: the file can't be read or used.
+    """
     name = config.overrides.per_tenant_override_config
-    return config.with_runtime(load_overrides_file(FilePath(name), None, config)) if name else config
+    if not name:
+        return config
+    text = read(FilePath(name), name, "overrides.per_tenant_override_config")
+    if text_hash(text) == config.runtime.sha256:
+        return config  # a thousand blocks take seconds to read
+    return config.with_runtime(load_overrides_file(FilePath(name), text, config))
 
 
 def problems_of_tenants(path: FilePath | None) -> list[str]:
@@ -120,7 +128,7 @@ def load_overrides_file(path: FilePath, text: str | None, config: Config) -> Run
     return RuntimeOverrides(
         blocks={tenant: complete(block, config.overrides.defaults) for tenant, block in file.overrides.items()},
         name=name,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        sha256=text_hash(text),
         notes=lines(name, document, [*ignored, *respelt.notes, *notes]),
         document=document,
     )
@@ -134,6 +142,11 @@ def read(path: FilePath | None, name: str, option: str = "--config.file") -> str
         raise ConfigError(f"{name}: can't be read: {error.strerror}; check {option}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: not UTF-8; save it as such") from None
+
+
+def text_hash(text: str) -> str:
+    """What tells a file's text from another, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse(name: str, text: str) -> Document:

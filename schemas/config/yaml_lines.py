@@ -15,8 +15,9 @@ import yaml
 Path = tuple[str | int, ...]
 """Keys and indices from the root of a document to a value."""
 
-MAX_VALUES = 100_000
-"""An alias may stand for a large value, and aliases for aliases: more values than this are no configuration."""
+MAX_REPEATED = 100_000
+"""An alias may stand for a large value, and aliases for aliases: more repeated values than this are no configuration.
+What is written out has no bound: a file may have many tenants."""
 
 MAX_DEPTH = 100
 
@@ -120,7 +121,8 @@ class Builder:
     lines: dict[Path, int] = field(default_factory=dict)
     texts: dict[Path, str] = field(default_factory=dict)
     open_nodes: list[yaml.Node] = field(default_factory=list)
-    count: int = 0
+    seen: set[int] = field(default_factory=set)
+    repeated: int = 0
 
     def value(self, node: yaml.Node, path: Path) -> Any:
         """The value of a node."""
@@ -144,9 +146,12 @@ class Builder:
 
     def count_item(self, node: yaml.Node) -> None:
         """Refuse what aliases have multiplied."""
-        self.count += 1
-        if self.count > MAX_VALUES:
-            raise YamlError(line_of(node), f"more than {MAX_VALUES} values; aliases multiply what they stand for")
+        if id(node) not in self.seen:
+            self.seen.add(id(node))
+            return
+        self.repeated += 1
+        if self.repeated > MAX_REPEATED:
+            raise YamlError(line_of(node), f"aliases stand for more than {MAX_REPEATED} values; write out fewer")
 
     def sequence(self, node: yaml.Node, path: Path) -> tuple[Any, ...]:
         """The items of a sequence."""

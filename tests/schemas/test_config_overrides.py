@@ -183,6 +183,7 @@ def test_the_file_is_read_where_the_configuration_says(tmp_path: Path) -> None:
     loaded = load_all(config)
     assert loaded.overrides.per_tenant_override_period_s == 3.0
     assert tenant_settings(loaded, "shop").span_metrics is not None
+    assert with_tenants(loaded) is loaded  # nothing is parsed unless the text has changed
     overrides.write_text("overrides: {bank: {}}")
     assert set(with_tenants(loaded).runtime.blocks) == {"bank"}
     overrides.unlink()
