@@ -54,6 +54,8 @@ class WantedKeys(NamedTuple):
     modes: npt.NDArray[np.uint8]
     twins: npt.NDArray[np.int32]
     """By key: the next one with its name, or -1."""
+    plain: npt.NDArray[np.bool_]
+    """By key: its mode is `FIRST`, and it has no twin."""
 
 
 def wanted_keys(keys: Sequence[str | WantedKey]) -> WantedKeys:
@@ -72,7 +74,8 @@ def wanted_keys(keys: Sequence[str | WantedKey]) -> WantedKeys:
             slot = _slot(text, int(bounds[key]), len(name))
             following[key], slots[slot] = slots[slot], key
         last[name] = key
-    return WantedKeys(text, bounds, slots, following, np.array([key.mode for key in wanted], np.uint8), twins)
+    modes = np.array([key.mode for key in wanted], np.uint8)
+    return WantedKeys(text, bounds, slots, following, modes, twins, (modes == Mode.FIRST) & (twins < 0))
 
 
 @inlined
