@@ -169,15 +169,18 @@ def validate(
     root: type[Root], name: str, document: Document, values: dict[str, Any], problems: Iterable[tuple[Path, str]]
 ) -> Root:
     """The models from the values. Where a text is wanted, a plain number or boolean is its text, as in Go's YAML."""
-    errors = find_errors(root, values)
+    built = attempt(root, values)
+    errors = built if isinstance(built, list) else []
     texts = {e["loc"]: document.written(e["loc"]) for e in errors if e["type"] == "string_type"}
     numbers = {place: document.texts[written] for place, written in texts.items() if written in document.texts}
     if numbers:
         for path, text in numbers.items():
             values = with_value(values, path, text)
-        errors = find_errors(root, values)
+        built = attempt(root, values)
+        errors = built if isinstance(built, list) else []
     refuse(name, document, [*problems, *(describe(error, root) for error in errors)])
-    return build(root, values)
+    assert isinstance(built, root)
+    return built
 
 
 def refuse(name: str, document: Document, problems: list[tuple[Path, str]]) -> None:
@@ -196,13 +199,12 @@ def build(root: type[Root], values: dict[str, Any]) -> Root:
     return root.model_validate(values, by_alias=True, by_name=False, context={"file": True})
 
 
-def find_errors(root: type[Section], values: dict[str, Any]) -> list[ErrorDetails]:
-    """What is wrong with the values."""
+def attempt(root: type[Root], values: dict[str, Any]) -> Root | list[ErrorDetails]:
+    """The models, or what is wrong with the values."""
     try:
-        build(root, values)
+        return build(root, values)
     except ValidationError as error:
         return error.errors(include_url=False)
-    return []
 
 
 def with_value(values: Any, path: Path, value: Any) -> Any:

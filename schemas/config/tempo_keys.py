@@ -1,6 +1,6 @@
 """Tempo's blocks and keys that a configuration may have and Spanmill has no use for: ignored, with a note."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from schemas.config.yaml_lines import Path
@@ -132,31 +132,24 @@ def take_out(values: dict[str, Any], keys: Mapping[str, str]) -> tuple[dict[str,
     taken: list[tuple[Path, str]] = []
     rest: Any = values
     for dotted, why in keys.items():
-        for path in find_paths(rest, tuple(dotted.split("."))):
-            taken.append((path, why))
-            rest = without(rest, path)
+        rest, paths = without(rest, tuple(dotted.split(".")))
+        taken += [(path, why) for path in paths]
     return rest, taken
 
 
-def find_paths(values: Any, pattern: tuple[str, ...], at: Path = ()) -> Iterator[Path]:
-    """The paths in `values` that a pattern of keys and `*` matches."""
-    if not pattern:
-        yield at
-    elif pattern[0] == "*" and isinstance(values, tuple | dict):
-        for key, item in values.items() if isinstance(values, dict) else enumerate(values):
-            yield from find_paths(item, pattern[1:], (*at, key))
-    elif isinstance(values, dict) and pattern[0] in values:
-        yield from find_paths(values[pattern[0]], pattern[1:], (*at, pattern[0]))
-
-
-def without(values: Any, path: Path) -> Any:
-    """A copy of `values` that lacks what is at `path`."""
-    key, *deeper = path
-    if isinstance(values, tuple):
-        return tuple(without(item, tuple(deeper)) if i == key else item for i, item in enumerate(values))
+def without(values: Any, pattern: tuple[str, ...], at: Path = ()) -> tuple[Any, list[Path]]:
+    """A copy of `values` that lacks what a pattern of keys and `*` matches, and the paths of that."""
+    key, deeper = pattern[0], pattern[1:]
+    if key == "*" and isinstance(values, tuple):
+        parts = [without(item, deeper, (*at, i)) for i, item in enumerate(values)]
+        return tuple(rest for rest, _ in parts), [path for _, paths in parts for path in paths]
+    if not isinstance(values, dict) or (key != "*" and key not in values):
+        return values, []
     if not deeper:
-        return {name: item for name, item in values.items() if name != key}
-    return {name: without(item, tuple(deeper)) if name == key else item for name, item in values.items()}
+        return {name: item for name, item in values.items() if name != key}, [(*at, key)]
+    found = {name: without(values[name], deeper, (*at, name)) for name in (values if key == "*" else (key,))}
+    paths = [path for _, each in found.values() for path in each]
+    return ({**values, **{name: rest for name, (rest, _) in found.items()}} if paths else values), paths
 
 
 def known_beside(path: Path) -> list[str]:
