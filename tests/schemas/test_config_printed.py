@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.config import Config, RuntimeOverrides, TenantOverrides, load_overrides_file, tenant_settings
@@ -138,6 +138,7 @@ NUMBERS = st.lists(st.floats(1e-9, 1e9), max_size=3, unique=True).map(sorted)
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=3)
 
 
+@settings(max_examples=25)  # each reads two whole configurations
 @given(PROCESSORS, NUMBERS, TEXTS, st.booleans(), st.integers(0, 10**7))
 def test_what_is_printed_means_the_same(
     processors: list[str], buckets: list[float], dimensions: list[str], switch: bool, slack_ms: int
@@ -192,8 +193,8 @@ overrides:
 
 @pytest.mark.parametrize(("text", "label_set", "edge"), [(BOTH, 19, 24), (EDGES, 1, 24 + 11 + 1), ("", 0, 0)])
 def test_lim_5a_what_a_label_set_and_an_edge_count_for(text: str, label_set: int, edge: int) -> None:
-    settings = tenant_settings(load_file(None, text).config, "t")
-    assert (series_of_label_set(settings), series_of_edge(settings)) == (label_set, edge)
+    own = tenant_settings(load_file(None, text).config, "t")
+    assert (series_of_label_set(own), series_of_edge(own)) == (label_set, edge)
 
 
 def test_tenants_of_one_size_share_a_line() -> None:
