@@ -66,6 +66,8 @@ class Sums:
         for cell in cells:
             self.weights[cell] += weight
             self.latencies[cell] += round(Fraction(weight * latency_ns, 1 << 16))
+            if cell.native and (histograms.classic or not trace_text(trace)):
+                continue  # REG-20: of both, only classic buckets have exemplars; one without a trace is none
             known = self.exemplars.get(cell)
             if known is None or known[0] < position:
                 self.exemplars[cell] = (position, trace_text(trace), latency_ns)
