@@ -29,25 +29,12 @@ def one_of(*values: object) -> Callable[[Any], bool]:
     return lambda value: value in values
 
 
-def names_processor(name: str) -> Callable[[Any], bool]:
-    """Whether a list of processors names that one."""
-    return lambda processors: name in processors
-
-
 GENERATOR = "metrics_generator."
 OVERRIDES = "overrides.defaults.metrics_generator."
 ENDPOINT = "metrics_generator.storage.remote_write.*."
 
-FOR_EVERY_TENANT_OR_ONE = tuple(
-    Pending(f"{block}processor.{key}", what)
-    for block in (GENERATOR, OVERRIDES)
-    for key, what in (("span_metrics.enable_target_info", "target_info"),)
-)
-
 PENDING = (
-    *FOR_EVERY_TENANT_OR_ONE,
     Pending(f"{GENERATOR}limiter_type", "the entity limiter", other_than("series")),
-    Pending(f"{OVERRIDES}processors", "the host-info processor", names_processor("host-info")),
     Pending(f"{OVERRIDES}max_active_entities", "limits of entities"),
     Pending(f"{OVERRIDES}max_cardinality_per_label", "limits per label"),
     Pending(f"{OVERRIDES}collection_interval", "intervals of tenants"),

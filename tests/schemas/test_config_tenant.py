@@ -64,12 +64,16 @@ def test_inst_6_service_graphs_named_parts_are_on(names: tuple[str, ...], parts:
         (["local-blocks", "service-graphs"], 1),
         ([], 0),
         (["span-metrics", "service-graphs-latency", "host-infos"], 2),
+        (["host-info", "span-metrics"], 2),
     ],
 )
 def test_g201_unknown_processors_are_ignored(names: list[str], running: int) -> None:
     """G201, INST-4: they are no error."""
     settings = with_processors(*names)
-    assert sum(each is not None for each in (settings.span_metrics, settings.service_graphs)) == running
+    assert (
+        sum(each is not None for each in (settings.span_metrics, settings.service_graphs, settings.host_info))
+        == running
+    )
 
 
 def test_inst_4_the_processors_are_these() -> None:
@@ -173,7 +177,7 @@ def test_a_processor_that_is_off_has_no_part_in_the_digest() -> None:
     assert with_processors("span-metrics", more=more).digest() == with_processors("span-metrics").digest()
 
 
-@given(st.lists(st.sampled_from(sorted(PROCESSORS - {"host-info"})), max_size=8), st.randoms())
+@given(st.lists(st.sampled_from(sorted(PROCESSORS)), max_size=8), st.randoms())
 def test_the_order_of_processors_does_not_matter(names: list[str], random) -> None:
     shuffled = names.copy()
     random.shuffle(shuffled)
