@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -163,20 +164,25 @@ def _with_replacements(text: bytes) -> str:
     return escaped if escaped.isascii() else "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in escaped)
 
 
-def _named(column: Numbers, names: Sequence[str], matcher: Matcher) -> Bools:
+def _named(column: Numbers, names: tuple[str, ...], matcher: Matcher) -> Bools:
     """Enums (FLT-6): a number without a name is decimal text, which only a regular expression can match."""
     if not matcher.regex:
         equal: Bools = column == names.index(str(matcher.value))
         return equal
+    pattern = str(matcher.value)
+    found_in = _found_in_names(pattern, names)
     known = (column >= 0) & (column < len(names))
-    texts = [name.encode() for name in names]
-    found = known & search(str(matcher.value), pa.array(texts, pa.large_binary()))[np.where(known, column, 0)]
+    if known.all():
+        return found_in[column]
     others = np.unique(column[~known])
-    if len(others):
-        texts = [b"%d" % number for number in others.tolist()]
-        matching = others[search(str(matcher.value), pa.array(texts, pa.large_binary()))]
-        found |= ~known & np.isin(column, matching)
-    return found
+    texts = pa.array([b"%d" % number for number in others.tolist()], pa.large_binary())
+    found: Bools = known & found_in[np.where(known, column, 0)]
+    return found | (~known & np.isin(column, others[search(pattern, texts)]))
+
+
+@lru_cache(maxsize=256)
+def _found_in_names(pattern: str, names: tuple[str, ...]) -> Bools:
+    return search(pattern, pa.array([name.encode() for name in names], pa.large_binary()))
 
 
 def _equal_texts(interner: Interner, numbers: Numbers, value: str) -> Bools:
