@@ -36,3 +36,12 @@ LEDGER_COUNTERS: dict[str, str] = {
     "spanmill_latencies_clamped_total": "Spans whose latency was cut to 2^53 ns, about 104 days.",
     "spanmill_weights_clamped_total": "Spans whose multiplier was outside 2^-32 to 2^31 and was brought within.",
 }
+
+LEDGER_PREFIX = "spanmill_ledger_"
+"""Begins the names of ledger series, so that they can't be taken for what a process says of itself."""
+
+
+def ledger_series_name(counter: str) -> str:
+    """The name of the series that a counter becomes."""
+    name = counter.removeprefix(TEMPO).removeprefix("spanmill_").removesuffix("_total")
+    return f"{LEDGER_PREFIX}{name}_total"

@@ -47,27 +47,55 @@ class Metric:
     id: MetricId
     name: str
     kind: Kind
+    help: str
     per_unit: int = WEIGHT_ONE
 
 
 METRICS: dict[MetricId, Metric] = {
     m.id: m
     for m in (
-        Metric(MetricId.CALLS, "traces_spanmetrics_calls_total", Kind.COUNTER),
-        Metric(MetricId.LATENCY, "traces_spanmetrics_latency", Kind.HISTOGRAM),
-        Metric(MetricId.SIZE, "traces_spanmetrics_size_total", Kind.COUNTER, per_unit=1),  # bytes, never weighted
-        Metric(MetricId.TARGET_INFO, "traces_target_info", Kind.GAUGE, per_unit=1),
-        Metric(MetricId.REQUEST_TOTAL, "traces_service_graph_request_total", Kind.COUNTER),
-        Metric(MetricId.REQUEST_FAILED_TOTAL, "traces_service_graph_request_failed_total", Kind.COUNTER),
-        Metric(MetricId.REQUEST_SERVER_SECONDS, "traces_service_graph_request_server_seconds", Kind.HISTOGRAM),
-        Metric(MetricId.REQUEST_CLIENT_SECONDS, "traces_service_graph_request_client_seconds", Kind.HISTOGRAM),
+        Metric(MetricId.CALLS, "traces_spanmetrics_calls_total", Kind.COUNTER, "Spans."),
+        Metric(MetricId.LATENCY, "traces_spanmetrics_latency", Kind.HISTOGRAM, "Durations of spans in seconds."),
+        Metric(MetricId.SIZE, "traces_spanmetrics_size_total", Kind.COUNTER, "Bytes of spans.", per_unit=1),
+        Metric(MetricId.TARGET_INFO, "traces_target_info", Kind.GAUGE, "Attributes of resources.", per_unit=1),
+        Metric(
+            MetricId.REQUEST_TOTAL,
+            "traces_service_graph_request_total",
+            Kind.COUNTER,
+            "Requests from one service to another.",
+        ),
+        Metric(
+            MetricId.REQUEST_FAILED_TOTAL,
+            "traces_service_graph_request_failed_total",
+            Kind.COUNTER,
+            "Requests from one service to another that failed.",
+        ),
+        Metric(
+            MetricId.REQUEST_SERVER_SECONDS,
+            "traces_service_graph_request_server_seconds",
+            Kind.HISTOGRAM,
+            "Durations of requests between services in seconds, as the server saw them.",
+        ),
+        Metric(
+            MetricId.REQUEST_CLIENT_SECONDS,
+            "traces_service_graph_request_client_seconds",
+            Kind.HISTOGRAM,
+            "Durations of requests between services in seconds, as the client saw them.",
+        ),
         Metric(
             MetricId.REQUEST_MESSAGING_SYSTEM_SECONDS,
             "traces_service_graph_request_messaging_system_seconds",
             Kind.HISTOGRAM,
+            "Times from the end of producing a message to the start of consuming it, in seconds.",
         ),
-        Metric(MetricId.CONNECTION_INFO, "traces_service_graph_connection_info", Kind.GAUGE, per_unit=1),
-        Metric(MetricId.HOST_INFO, "traces_host_info", Kind.GAUGE, per_unit=1),
+        Metric(
+            MetricId.CONNECTION_INFO,
+            "traces_service_graph_connection_info",
+            Kind.GAUGE,
+            "Connections between services.",
+            per_unit=1,
+        ),
+        Metric(MetricId.HOST_INFO, "traces_host_info", Kind.GAUGE, "Hosts that send spans.", per_unit=1),
     )
 }
-"""Every generated metric by its number. `HOST_INFO`'s name is the default: it is configurable (Tempo HI-2)."""
+"""Every generated metric by its number; sizes are never weighted. `HOST_INFO`'s name is the default (Tempo HI-2)."""

@@ -52,18 +52,22 @@ def spans(buckets: Sequence[tuple[int, int]]) -> tuple[list[Span], list[int]]:
     """Buckets as spans and, for each of their buckets, by how much its count exceeds that of the one before."""
     found: list[Span] = []
     deltas: list[int] = []
-    before = end = 0
+    before = offset = length = end = 0
     for index, count in buckets:
         gap = index - end
-        if not found or gap > MAX_EMPTY_BETWEEN:
-            found.append(Span(gap, 1))
-        else:
-            found[-1] = Span(found[-1].offset, found[-1].length + gap + 1)
+        if length and gap <= MAX_EMPTY_BETWEEN:
             if gap:
                 deltas += [-before, *[0] * (gap - 1)]
                 before = 0
+            length += gap + 1
+        else:
+            if length:
+                found.append(Span(offset, length))
+            offset, length = gap, 1
         deltas.append(count - before)
         before, end = count, index + 1
+    if length:
+        found.append(Span(offset, length))
     return found, deltas
 
 

@@ -5,16 +5,27 @@ and a sample costs 1 µs with its compression. The bytes are those that the gene
 it).
 """
 
-import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import cramjam
 from google.protobuf.message import DecodeError
 
 from schemas import remote_write_pb2 as pb
 from schemas.errors import Malformed, Reason
+from schemas.metric_families import MetricFamily
+from schemas.metrics import Kind
 from schemas.native_histogram import NativeHistogram
+from schemas.remote_write_wire import (
+    compressed,
+    double_field,
+    encoded_samples,
+    histogram_bytes,
+    read_histogram,
+    sized,
+    text_field,
+    timestamp_field,
+    unpacked,
+)
 from schemas.varint import uvarint
 
 MAX_DECODED_BYTES = 1 << 26
@@ -24,11 +35,11 @@ MAX_DECODED_BYTES = 1 << 26
 _TIMESERIES = _LABELS = _NAME = b"\x0a"
 _SAMPLES = _LABEL_VALUE = b"\x12"
 _EXEMPLARS = b"\x1a"
-_SAMPLE_VALUE, _EXEMPLAR_VALUE = b"\x09", b"\x11"
-_SAMPLE_TIMESTAMP, _EXEMPLAR_TIMESTAMP = b"\x10", b"\x18"
+_HISTOGRAMS = b"\x22"
+_EXEMPLAR_VALUE, _EXEMPLAR_TIMESTAMP = b"\x11", b"\x18"
 
-_ZERO = bytes(8)
-_DOUBLE = struct.Struct("<d")
+METRIC_TYPES = {Kind.COUNTER: 1, Kind.GAUGE: 2, Kind.HISTOGRAM: 3}
+"""Of 1.0 and of 2.0."""
 
 
 class Exemplar(NamedTuple):
@@ -50,99 +61,103 @@ class Row(NamedTuple):
     timestamp_ms: int
     exemplar: Exemplar | None = None
 
+    @property
+    def exemplars(self) -> Sequence[Exemplar]:
+        """All exemplars."""
+        if isinstance(self.value, NativeHistogram):
+            return [Exemplar(*shown, self.timestamp_ms) for shown in self.value.exemplars]
+        return () if self.exemplar is None else (self.exemplar,)
+
 
 class DecodedSeries(NamedTuple):
-    """A series of a request: its labels and, in the request's order, (value, timestamp in ms) and exemplars."""
+    """A series of a request: its labels and, in the request's order, values with timestamps in ms, and exemplars."""
 
     labels: tuple[tuple[str, str], ...]
     samples: tuple[tuple[float, int], ...]
-    exemplars: tuple[Exemplar, ...]
+    exemplars: tuple[Exemplar, ...] = ()
+    histograms: tuple[tuple[NativeHistogram, int], ...] = ()
 
 
 def encode_series_labels(labels: Iterable[tuple[str, str]]) -> bytes:
     """The part of a series that never changes. The labels must be sorted by name and unique, with `__name__`."""
     pieces: list[bytes] = []
     for name, value in labels:
-        label = _text(_NAME, name) + _text(_LABEL_VALUE, value)
+        label = text_field(_NAME, name) + text_field(_LABEL_VALUE, value)
         pieces += (_LABELS, uvarint(len(label)), label)
     return b"".join(pieces)
 
 
 def encode_write_request(rows: Sequence[Row]) -> bytes:
     """The body of a request: a WriteRequest with one TimeSeries per row, in their order, as a snappy block."""
-    return bytes(cramjam.snappy.compress_raw(_encode_rows(rows)))
+    return compressed(_encode_rows(rows))
+
+
+def encode_metadata_request(families: Iterable[MetricFamily]) -> bytes:
+    """The body of a request that says type and help of metric families, and has no samples."""
+    metadata = [
+        pb.MetricMetadata(
+            type=pb.MetricMetadata.MetricType.Name(METRIC_TYPES[family.kind]),
+            metric_family_name=family.name,
+            help=family.help,
+        )
+        for family in families
+    ]
+    return compressed(pb.WriteRequest(metadata=metadata).SerializeToString(deterministic=True))
 
 
 def decode_write_request(body: bytes, max_bytes: int = MAX_DECODED_BYTES) -> tuple[DecodedSeries, ...]:
     """The series of a request, as a receiver reads it. Raises Malformed for anything else, or more than `max_bytes`."""
-    try:
-        request = pb.WriteRequest.FromString(_unpack(body, max_bytes))
-    except DecodeError as error:
-        raise Malformed(Reason.ENVELOPE, "not a remote write 1.0 request") from error
     return tuple(
         DecodedSeries(
             _pairs(series.labels),
             tuple((sample.value, sample.timestamp) for sample in series.samples),
             tuple(Exemplar(_pairs(e.labels), e.value, e.timestamp) for e in series.exemplars),
+            tuple(map(read_histogram, series.histograms)),
         )
-        for series in request.timeseries
+        for series in _decoded(body, max_bytes).timeseries
     )
 
 
+def decode_metadata_request(body: bytes, max_bytes: int = MAX_DECODED_BYTES) -> tuple[MetricFamily, ...]:
+    """The metadata of a request, as a receiver reads it. Raises Malformed, also for types that aren't written here."""
+    kinds = {number: kind for kind, number in METRIC_TYPES.items()}
+    metadata = _decoded(body, max_bytes).metadata
+    if any(entry.type not in kinds for entry in metadata):
+        raise Malformed(Reason.FIELD, "a metric family of another type")
+    return tuple(MetricFamily(entry.metric_family_name, kinds[entry.type], entry.help) for entry in metadata)
+
+
+def _decoded(body: bytes, max_bytes: int) -> pb.WriteRequest:
+    try:
+        return pb.WriteRequest.FromString(unpacked(body, max_bytes))
+    except DecodeError as error:
+        raise Malformed(Reason.ENVELOPE, "not a remote write 1.0 request") from error
+
+
 def _encode_rows(rows: Sequence[Row]) -> bytes:
-    values = struct.pack(f"<{len(rows)}d", *[row.value for row in rows])
-    # A window's samples share one or two timestamps.
-    timestamps: dict[int, bytes] = {}
+    samples = encoded_samples([row[1] for row in rows], [row[2] for row in rows])
     pieces: list[bytes] = []
-    for i, (labels_block, _, timestamp_ms, exemplar) in enumerate(rows):
-        timestamp = timestamps.get(timestamp_ms)
-        if timestamp is None:
-            timestamp = timestamps[timestamp_ms] = _timestamp(_SAMPLE_TIMESTAMP, timestamp_ms)
-        value = values[8 * i : 8 * i + 8]
-        # Proto3 leaves out a zero, but not a negative one.
-        sample = _SAMPLE_VALUE + value + timestamp if value != _ZERO else timestamp
-        tail = b"" if exemplar is None else _exemplar(exemplar)
+    for row, sample in zip(rows, samples, strict=True):
+        labels_block, value, _, exemplar = row
+        if isinstance(value, NativeHistogram):
+            pieces.append(sized(_TIMESERIES, labels_block + _histogram_fields(row, value)))
+            continue
+        tail = b"" if exemplar is None else _exemplar_field(exemplar)
         # The sample's tag and length are a byte each: it is at most 20 bytes long.
         size = len(labels_block) + 2 + len(sample) + len(tail)
         pieces += (_TIMESERIES, uvarint(size), labels_block, _SAMPLES, uvarint(len(sample)), sample, tail)
     return b"".join(pieces)
 
 
-def _exemplar(exemplar: Exemplar) -> bytes:
-    value = _DOUBLE.pack(exemplar.value)
-    message = encode_series_labels(exemplar.labels)
-    if value != _ZERO:
-        message += _EXEMPLAR_VALUE + value
-    message += _timestamp(_EXEMPLAR_TIMESTAMP, exemplar.timestamp_ms)
-    return _EXEMPLARS + uvarint(len(message)) + message
+def _histogram_fields(row: Row, value: NativeHistogram) -> bytes:
+    exemplars = b"".join(map(_exemplar_field, row.exemplars))
+    return exemplars + sized(_HISTOGRAMS, histogram_bytes(value, row.timestamp_ms))
 
 
-def _timestamp(tag: bytes, timestamp_ms: int) -> bytes:
-    # Negative int64s are written as their two's complement, in ten bytes.
-    return tag + uvarint(timestamp_ms & 0xFFFF_FFFF_FFFF_FFFF) if timestamp_ms else b""
-
-
-def _text(tag: bytes, text: str) -> bytes:
-    encoded = text.encode()
-    return tag + uvarint(len(encoded)) + encoded if encoded else b""
-
-
-def _unpack(body: bytes, max_bytes: int) -> bytes:
-    """The block's content. Its length stands before it, so a bomb is refused before it is unpacked."""
-    size = shift = 0
-    for byte in body[:5]:
-        size |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-    else:
-        raise Malformed(Reason.COMPRESSION, "no length before the snappy block", 0)
-    if size > max_bytes:
-        raise Malformed(Reason.COMPRESSION, f"{size} bytes unpacked, at most {max_bytes} are taken", 0)
-    try:
-        return bytes(cramjam.snappy.decompress_raw(body))
-    except cramjam.DecompressionError as error:
-        raise Malformed(Reason.COMPRESSION, "not a snappy block") from error
+def _exemplar_field(exemplar: Exemplar) -> bytes:
+    value = double_field(_EXEMPLAR_VALUE, exemplar.value)
+    timestamp = timestamp_field(_EXEMPLAR_TIMESTAMP, exemplar.timestamp_ms)
+    return sized(_EXEMPLARS, encode_series_labels(exemplar.labels) + value + timestamp)
 
 
 def _pairs(labels: Iterable[pb.Label]) -> tuple[tuple[str, str], ...]:

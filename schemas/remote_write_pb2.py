@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aschemas/remote_write.proto\x12\x18spanmill.remote_write.v1\"\x8a\x01\n\x0cWriteRequest\x12\x38\n\ntimeseries\x18\x01 \x03(\x0b\x32$.spanmill.remote_write.v1.TimeSeries\x12:\n\x08metadata\x18\x03 \x03(\x0b\x32(.spanmill.remote_write.v1.MetricMetadataJ\x04\x08\x02\x10\x03\"\xa7\x01\n\nTimeSeries\x12/\n\x06labels\x18\x01 \x03(\x0b\x32\x1f.spanmill.remote_write.v1.Label\x12\x31\n\x07samples\x18\x02 \x03(\x0b\x32 .spanmill.remote_write.v1.Sample\x12\x35\n\texemplars\x18\x03 \x03(\x0b\x32\".spanmill.remote_write.v1.Exemplar\"$\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"*\n\x06Sample\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x11\n\ttimestamp\x18\x02 \x01(\x03\"]\n\x08\x45xemplar\x12/\n\x06labels\x18\x01 \x03(\x0b\x32\x1f.spanmill.remote_write.v1.Label\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\ttimestamp\x18\x03 \x01(\x03\"\x86\x02\n\x0eMetricMetadata\x12\x41\n\x04type\x18\x01 \x01(\x0e\x32\x33.spanmill.remote_write.v1.MetricMetadata.MetricType\x12\x1a\n\x12metric_family_name\x18\x02 \x01(\t\x12\x0c\n\x04help\x18\x04 \x01(\t\x12\x0c\n\x04unit\x18\x05 \x01(\t\"y\n\nMetricType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07\x43OUNTER\x10\x01\x12\t\n\x05GAUGE\x10\x02\x12\r\n\tHISTOGRAM\x10\x03\x12\x12\n\x0eGAUGEHISTOGRAM\x10\x04\x12\x0b\n\x07SUMMARY\x10\x05\x12\x08\n\x04INFO\x10\x06\x12\x0c\n\x08STATESET\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aschemas/remote_write.proto\x12\x18spanmill.remote_write.v1\"\x8a\x01\n\x0cWriteRequest\x12\x38\n\ntimeseries\x18\x01 \x03(\x0b\x32$.spanmill.remote_write.v1.TimeSeries\x12:\n\x08metadata\x18\x03 \x03(\x0b\x32(.spanmill.remote_write.v1.MetricMetadataJ\x04\x08\x02\x10\x03\"\xe0\x01\n\nTimeSeries\x12/\n\x06labels\x18\x01 \x03(\x0b\x32\x1f.spanmill.remote_write.v1.Label\x12\x31\n\x07samples\x18\x02 \x03(\x0b\x32 .spanmill.remote_write.v1.Sample\x12\x35\n\texemplars\x18\x03 \x03(\x0b\x32\".spanmill.remote_write.v1.Exemplar\x12\x37\n\nhistograms\x18\x04 \x03(\x0b\x32#.spanmill.remote_write.v1.Histogram\"$\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"*\n\x06Sample\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x11\n\ttimestamp\x18\x02 \x01(\x03\"]\n\x08\x45xemplar\x12/\n\x06labels\x18\x01 \x03(\x0b\x32\x1f.spanmill.remote_write.v1.Label\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\ttimestamp\x18\x03 \x01(\x03\"\x86\x02\n\x0eMetricMetadata\x12\x41\n\x04type\x18\x01 \x01(\x0e\x32\x33.spanmill.remote_write.v1.MetricMetadata.MetricType\x12\x1a\n\x12metric_family_name\x18\x02 \x01(\t\x12\x0c\n\x04help\x18\x04 \x01(\t\x12\x0c\n\x04unit\x18\x05 \x01(\t\"y\n\nMetricType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07\x43OUNTER\x10\x01\x12\t\n\x05GAUGE\x10\x02\x12\r\n\tHISTOGRAM\x10\x03\x12\x12\n\x0eGAUGEHISTOGRAM\x10\x04\x12\x0b\n\x07SUMMARY\x10\x05\x12\x08\n\x04INFO\x10\x06\x12\x0c\n\x08STATESET\x10\x07\"\xae\x02\n\tHistogram\x12\x13\n\tcount_int\x18\x01 \x01(\x04H\x00\x12\x0b\n\x03sum\x18\x03 \x01(\x01\x12\x0e\n\x06schema\x18\x04 \x01(\x11\x12\x16\n\x0ezero_threshold\x18\x05 \x01(\x01\x12\x18\n\x0ezero_count_int\x18\x06 \x01(\x04H\x01\x12<\n\x0epositive_spans\x18\x0b \x03(\x0b\x32$.spanmill.remote_write.v1.BucketSpan\x12\x17\n\x0fpositive_deltas\x18\x0c \x03(\x12\x12\x12\n\nreset_hint\x18\x0e \x01(\x05\x12\x11\n\ttimestamp\x18\x0f \x01(\x03\x42\x07\n\x05\x63ountB\x0c\n\nzero_countJ\x04\x08\x02\x10\x03J\x04\x08\x07\x10\x08J\x04\x08\x08\x10\tJ\x04\x08\t\x10\nJ\x04\x08\n\x10\x0bJ\x04\x08\r\x10\x0eJ\x04\x08\x10\x10\x11\",\n\nBucketSpan\x12\x0e\n\x06offset\x18\x01 \x01(\x11\x12\x0e\n\x06length\x18\x02 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WRITEREQUEST']._serialized_start=57
   _globals['_WRITEREQUEST']._serialized_end=195
   _globals['_TIMESERIES']._serialized_start=198
-  _globals['_TIMESERIES']._serialized_end=365
-  _globals['_LABEL']._serialized_start=367
-  _globals['_LABEL']._serialized_end=403
-  _globals['_SAMPLE']._serialized_start=405
-  _globals['_SAMPLE']._serialized_end=447
-  _globals['_EXEMPLAR']._serialized_start=449
-  _globals['_EXEMPLAR']._serialized_end=542
-  _globals['_METRICMETADATA']._serialized_start=545
-  _globals['_METRICMETADATA']._serialized_end=807
-  _globals['_METRICMETADATA_METRICTYPE']._serialized_start=686
-  _globals['_METRICMETADATA_METRICTYPE']._serialized_end=807
+  _globals['_TIMESERIES']._serialized_end=422
+  _globals['_LABEL']._serialized_start=424
+  _globals['_LABEL']._serialized_end=460
+  _globals['_SAMPLE']._serialized_start=462
+  _globals['_SAMPLE']._serialized_end=504
+  _globals['_EXEMPLAR']._serialized_start=506
+  _globals['_EXEMPLAR']._serialized_end=599
+  _globals['_METRICMETADATA']._serialized_start=602
+  _globals['_METRICMETADATA']._serialized_end=864
+  _globals['_METRICMETADATA_METRICTYPE']._serialized_start=743
+  _globals['_METRICMETADATA_METRICTYPE']._serialized_end=864
+  _globals['_HISTOGRAM']._serialized_start=867
+  _globals['_HISTOGRAM']._serialized_end=1169
+  _globals['_BUCKETSPAN']._serialized_start=1171
+  _globals['_BUCKETSPAN']._serialized_end=1215
 # @@protoc_insertion_point(module_scope)
