@@ -1,0 +1,263 @@
+"""Bringing a process' rules into the log (architecture.md, "Config").
+
+Each partition's state says which rules it follows. A process whose own are others appends them to all partitions of
+both topics, in force from one window on, or obeys: which of the two is decided here, and what was appended takes effect
+only when it is read back.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import version
+from typing import Protocol
+
+import structlog
+from confluent_kafka import KafkaException
+
+from agents import kafka
+from agents.config_metrics import ConfigMetrics
+from agents.live_config import LiveConfig
+from agents.log_probe import LogProbe
+from agents.producer import Producer
+from agents.topics import TopicNames
+from schemas.config import Config
+from schemas.config.durations import duration_text
+from schemas.config.rules import Rules
+from schemas.control import CONTROL_HEADER, ConfigChange, encode_control
+from schemas.rules_in_force import RulesInForce
+from streams.windows import window_end
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.5
+PATIENCE_S = 30.0
+"""How long what was appended may take until it is read back; until then it isn't appended again."""
+WINDOWS_AHEAD = 2
+"""Every partition should have read a change before the window from which it holds."""
+
+
+class OtherIntervalError(Exception):
+    """The configuration has windows of another length than the app."""
+
+
+class Verdict(StrEnum):
+    """What a process does about its own rules."""
+
+    AGREED = "agreed"
+    """They are in force, or will be."""
+    APPEND = "append"
+    """They are to be brought in, with a revision of their own."""
+    REPEAT = "repeat"
+    """They are in some partitions and not in others: whoever appended them didn't finish."""
+    OBEY = "obey"
+    """Others are in force, and nothing says that ours are newer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict and the revision that it concerns: ours to be, or the one that is obeyed."""
+
+    verdict: Verdict
+    revision: int
+
+
+def decide(own: Rules, number: int, states: Sequence[RulesInForce], *, renewed: bool) -> Decision:
+    """What to do, from the states of partitions that were read to their end, at least one.
+
+    `number` is the operator's (`spanmill.revision`, 0: none). Rules that the log has named before are old ones, of a
+    process that was started with old files, unless the number says otherwise or they were just `renewed`: the file
+    changed while this process ran.
+    """
+    newest = max((state.newest for state in states), key=lambda decided: decided.rank)
+    known = any(own.digest == digest for state in states for _, digest in state.seen)
+    if newest.revision and newest.rules == own:
+        complete = all(state.newest.rank == newest.rank for state in states)
+        return Decision(Verdict.AGREED if complete else Verdict.REPEAT, newest.revision)
+    if renewed or (number > newest.revision if number else not known):
+        return Decision(Verdict.APPEND, max(number, newest.revision + 1))
+    return Decision(Verdict.OBEY, newest.revision)
+
+
+class Follower(Protocol):
+    """An owner of a partition, as far as its rules go."""
+
+    @property
+    def partition(self) -> int:
+        """Its number."""
+
+    @property
+    def rules(self) -> RulesInForce | None:
+        """The rules that it follows; None before it has begun."""
+
+    @property
+    def at_end(self) -> bool:
+        """Whether it has read its log to the end."""
+
+
+class RulesLog:
+    """Watches the partitions that a process owns, and appends its rules when that is called for."""
+
+    def __init__(
+        self,
+        config: Config,
+        live: LiveConfig,
+        metrics: ConfigMetrics,
+        stage: str,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config, self._live, self._metrics, self._stage, self._clock = config, live, metrics, stage, clock
+        self._names, self._probe = TopicNames.of(config), LogProbe(kafka.client_settings(config))
+        self._followers: list[Follower] = []
+        self._renewals = 0
+        self._appended: Decision | None = None
+        self._since = -PATIENCE_S
+        self._obeyed: tuple[int, str] | None = None
+        self._partitions: tuple[int, int] | None = None
+
+    @contextlib.contextmanager
+    def followed_by(self, follower: Follower) -> Iterator[None]:
+        """Watch a partition for the time of the context. Raises `OtherIntervalError` if ours can't hold for it."""
+        self._check_interval(follower)
+        self._followers.append(follower)
+        try:
+            yield
+        finally:
+            self._followers.remove(follower)
+            with contextlib.suppress(KeyError):
+                self._metrics.revision.remove(self._stage, str(follower.partition))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Do it for the time of the context."""
+        task = asyncio.create_task(self._run(), name=f"rules-{self._stage}")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def _check_interval(self, follower: Follower) -> None:
+        in_force = follower.rules
+        own_ms = self._live.rules.interval_ms
+        if in_force is not None and in_force.current.rules.interval_ms != own_ms:
+            app_ms = in_force.current.rules.interval_ms
+            raise OtherIntervalError(
+                f"metrics_generator.registry.collection_interval is {_text(own_ms)}, and the windows of "
+                f"{self._config.spanmill.app_id} are of {_text(app_ms)}, which can't change while the app lives: write "
+                f"{_text(app_ms)}, or begin anew with another spanmill.app_id"
+            )
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                await self._look()
+            except (KafkaException, OSError, TimeoutError) as error:
+                log.warning("the rules could not be appended, trying again", error=str(error))
+
+    async def _look(self) -> None:
+        """Look at the partitions once, and do what is called for."""
+        for follower in self._followers:
+            if follower.rules is not None:
+                revision = follower.rules.current.revision
+                self._metrics.revision.labels(self._stage, follower.partition).set(revision)
+        states = [f.rules for f in self._followers if f.rules is not None and f.at_end]
+        if not states:
+            return
+        own, renewals = self._live.rules, self._live.renewals
+        number = self._config.spanmill.revision
+        decision = decide(own, number, states, renewed=renewals > self._renewals)
+        self._metrics.obeying.labels(self._stage).set(decision.verdict is Verdict.OBEY)
+        if decision.verdict is Verdict.AGREED:
+            self._renewals, self._appended = renewals, None
+        elif decision.verdict is Verdict.OBEY:
+            self._say_obeying(own, states)
+        elif self._is_time(decision, states):
+            self._appended, self._since = decision, time.monotonic()
+            await self._append(own, decision)
+            self._renewals = renewals
+        await self._compare_partitions(states)
+
+    def _is_time(self, decision: Decision, states: Sequence[RulesInForce]) -> bool:
+        """Whether to append now: nothing of ours is on its way, and what others have decided is in force."""
+        if time.monotonic() - self._since < PATIENCE_S and self._appended is not None:
+            return False
+        if decision.verdict is Verdict.REPEAT:
+            if self._appended != decision:  # others may be about to read it
+                self._appended, self._since = decision, time.monotonic()
+                return False
+            return True
+        soon = self._from_end_ms() + self._live.rules.interval_ms
+        return not any(state.next is not None and state.next.from_end_ms <= soon for state in states)
+
+    def _from_end_ms(self) -> int:
+        interval_ms = self._live.rules.interval_ms
+        return window_end(int(self._clock() * 1000), interval_ms) + WINDOWS_AHEAD * interval_ms
+
+    async def _append(self, own: Rules, decision: Decision) -> None:
+        """Append our rules to all partitions of both topics; done when all of them have it."""
+        topics = {name: await self._probe.partitions(name) for name in (self._names.spans, self._names.deltas)}
+        change = ConfigChange(
+            revision=decision.revision,
+            from_end_ms=self._from_end_ms(),
+            rules=own.packed,
+            program=version("spanmill"),
+            spans_partitions=topics[self._names.spans],
+        )
+        headers = [(CONTROL_HEADER, encode_control(change))]
+        producer = Producer(kafka.producer_settings(self._config))
+        try:
+            sent = [
+                await producer.send(topic, partition, b"", headers=headers)
+                for topic, partitions in topics.items()
+                for partition in range(partitions)
+            ]
+            await asyncio.gather(*sent)
+        finally:
+            await asyncio.to_thread(producer.close)
+        self._metrics.announced.labels(self._stage).inc()
+        log.info(
+            "rules appended to the log",
+            revision=change.revision,
+            digest=own.digest,
+            from_end_ms=change.from_end_ms,
+            partitions=sum(topics.values()),
+            again=decision.verdict is Verdict.REPEAT,
+        )
+
+    def _say_obeying(self, own: Rules, states: Sequence[RulesInForce]) -> None:
+        newest = max(state.newest.rank for state in states)
+        if self._obeyed == (newest[0], own.digest):
+            return
+        self._obeyed = newest[0], own.digest
+        log.warning(
+            "the log has other rules than this process' files: following the log",
+            revision=newest[0],
+            digest=newest[1],
+            own_digest=own.digest,
+            what_to_do=f"if these files are right, set spanmill.revision to {newest[0] + 1} or more; else update them",
+        )
+
+    async def _compare_partitions(self, states: Sequence[RulesInForce]) -> None:
+        """Say once if the spans topic has other partitions than when the rules were decided."""
+        decided = max((state.newest for state in states), key=lambda each: each.rank)
+        if not decided.spans_partitions or (self._partitions and self._partitions[0] == decided.spans_partitions):
+            return
+        found = await self._probe.partitions(self._names.spans)
+        self._partitions = decided.spans_partitions, found
+        if found != decided.spans_partitions:
+            log.warning(
+                "the spans topic has other partitions than the rules in force say",
+                topic=self._names.spans,
+                rules=decided.spans_partitions,
+                found=found,
+            )
+
+
+def _text(interval_ms: int) -> str:
+    return duration_text(interval_ms * 1_000_000)
