@@ -39,7 +39,6 @@ PENDING = (
     Pending(f"{OVERRIDES}max_cardinality_per_label", "limits per label"),
     Pending(f"{OVERRIDES}collection_interval", "intervals of tenants"),
     Pending(f"{OVERRIDES}disable_collection", "disable_collection"),
-    Pending(f"{OVERRIDES}generate_native_histograms", "native histograms", other_than("", "classic")),
     Pending(f"{OVERRIDES}span_name_sanitization", "sanitising of span names"),
     Pending("overrides.defaults.ingestion.rate_strategy", "the global rate strategy", other_than("local")),
     Pending("overrides.defaults.ingestion.rate_limit_bytes", "rate limits", other_than(30_000_000)),
@@ -55,7 +54,6 @@ PENDING = (
         Pending(f"{ENDPOINT}{key}", f"{key} of an endpoint", other_than(None))
         for key in ("sigv4", "azuread", "google_iam")
     ),
-    Pending(f"{ENDPOINT}protobuf_message", "remote write 2.0", other_than("prometheus.WriteRequest")),
     Pending("distributor.receivers.jaeger", "the Jaeger receiver", other_than(None)),
     Pending("distributor.receivers.zipkin", "the Zipkin receiver", other_than(None)),
     Pending("distributor.receivers.kafka", "the Kafka receiver", other_than(None)),
