@@ -43,7 +43,9 @@ class SlidingSketches:
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
-        # By period, ascending: one sketch a row. Only the last one changes; earlier ones may have fewer rows.
+        self._period = 0
+        # By period, ascending, where anything was inserted: one sketch a row. Only that of the current period changes;
+        # earlier ones may have fewer rows.
         self._periods: dict[int, Registers] = {}
 
     @property
@@ -55,29 +57,25 @@ class SlidingSketches:
         """The row of a key's sketches."""
         return self._rows.setdefault(key, len(self._rows))
 
-    def advance(self, period: int, periods: int) -> bool:
-        """Go to a period, if it is a later one, and forget those before the latest `periods`; whether it went."""
-        newest = next(reversed(self._periods), None)
-        goes = newest is None or period > newest
-        if goes:
-            self._periods[period] = np.zeros((len(self._rows), REGISTERS), np.uint8)
-        for old in [each for each in self._periods if each <= next(reversed(self._periods)) - periods]:
+    def advance(self, period: int, periods: int) -> None:
+        """Go to a period, and forget those before the latest `periods`."""
+        self._period = period
+        for old in [each for each in self._periods if each <= period - periods]:
             del self._periods[old]
-        return goes
 
-    def newest(self) -> Registers:
+    def current(self) -> Registers:
         """The sketches of the period, all keys' of now, for kernels that insert."""
-        period = next(reversed(self._periods))
-        registers = self._periods[period]
-        if len(registers) < len(self._rows):
+        registers = self._periods.get(self._period)
+        if registers is None or len(registers) < len(self._rows):
             grown = np.zeros((len(self._rows), REGISTERS), np.uint8)
-            grown[: len(registers)] = registers
-            registers = self._periods[period] = grown
+            if registers is not None:
+                grown[: len(registers)] = registers
+            registers = self._periods[self._period] = grown
         return registers
 
     def insert(self, rows: npt.NDArray[np.int64], hashes: Hashes) -> None:
         """Insert one thing each into the sketches of these rows."""
-        _insert_all(self.newest(), rows, hashes)
+        _insert_all(self.current(), rows, hashes)
 
     def estimates(self) -> Mapping[str, int]:
         """How many different things each key saw in all periods that count."""

@@ -46,8 +46,19 @@ class LabelSet:
         self._samples = ()
         return misfits(self.totals, rows, layouts)
 
+    def forget_names(self) -> None:
+        """The naming changed: the series go on under others."""
+        self._series = self._samples = ()
+
+    def gone(self, naming: Naming, remaining: SeriesTotals | None = None) -> list[Series]:
+        """The series that were written and are no more, but for those that go on with the remaining totals."""
+        if self.totals.fresh:
+            return []
+        others = () if remaining is None else metric_series(self.metric, self.labels, naming, remaining)
+        return [each for each in metric_series(self.metric, self.labels, naming, self.totals) if each not in others]
+
     def collect(self, naming: Naming, samples: Samples, end_ms: int) -> None:
-        """Add what is written in a window. Series have the names of the first time."""
+        """Add what is written in a window."""
         if not self._samples:
             if not self._series:
                 self._series = metric_series(self.metric, self.labels, naming, self.totals)

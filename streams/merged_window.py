@@ -1,4 +1,4 @@
-"""The batches that a window of a shard is made of, merged."""
+"""The batches that a window of a shard is made of, brought together."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from schemas.deltas import DELTA_SCHEMA, Batch, Layout, Ledger, LedgerKey, merge_rows
+from schemas.deltas import Batch, Layout, Ledger, LedgerKey
 from streams.totals import UsedLayout
 
 
 @dataclass(frozen=True, slots=True)
 class MergedWindow:
-    """What all source partitions have for one window: one row per key, in canonical order.
+    """What all source partitions have for one window: their rows, by partition, and one ledger.
 
-    The rows' layouts are numbers of `layouts`.
+    Rows aren't merged before their labels are final. Their layouts are numbers of `layouts`.
     """
 
     end_ms: int
-    rows: pl.DataFrame
+    frames: Sequence[tuple[int, pl.DataFrame]]
     layouts: tuple[UsedLayout, ...]
     ledger: Ledger
 
@@ -28,11 +28,10 @@ def merge_batches(end_ms: int, batches: Sequence[Batch]) -> MergedWindow:
     layouts = _used_layouts(batches)
     numbers = {layout.bounds: number for number, layout in enumerate(layouts)}
     frames = [(batch.partition, _renumbered(batch, numbers)) for batch in batches if not batch.rows.is_empty()]
-    rows = merge_rows(frames) if frames else DELTA_SCHEMA.to_frame()
     ledger: Counter[LedgerKey] = Counter()
     for batch in batches:
         ledger.update(batch.ledger)
-    return MergedWindow(end_ms, rows, layouts, dict(ledger))
+    return MergedWindow(end_ms, frames, layouts, dict(ledger))
 
 
 def _used_layouts(batches: Sequence[Batch]) -> tuple[UsedLayout, ...]:

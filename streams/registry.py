@@ -5,18 +5,23 @@ What it writes is a pure function of the completed windows, in their order. Insi
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import cast
 
 import polars as pl
+import pyarrow as pa
 
-from schemas.deltas import Ledger, LedgerKey
+from schemas.deltas import Ledger, LedgerKey, merge_rows
+from schemas.limiters import LimiterState
 from schemas.record import DEFAULT_TENANT
 from schemas.snapshot import LedgerTotal, SeriesKey, SeriesTotals
+from streams.label_set import Samples
 from streams.merged_window import MergedWindow
+from streams.renaming import renamed
 from streams.series import Sample
+from streams.tenant_limiters import Gauges, hashes
 from streams.tenant_registry import SeriesSettings, TenantRegistry
 from streams.totals import DeltaRow
 
@@ -29,7 +34,8 @@ class TenantSamples:
     """A tenant's samples of one window: zeros of new series, at `start_ms`, and values of all, at the window's end.
 
     `start_ms` is one interval of the tenant's before the window's end. Both lists are in canonical order, a label set's
-    series in Tempo's (REG-11), the ledger's last. `_sum` and gauges have no zeros.
+    series in Tempo's (REG-11), the ledger's last. `_sum` and gauges have no zeros. Both are empty if the tenant isn't
+    written: its interval isn't over, or it doesn't collect (REG-2).
     """
 
     tenant: str
@@ -40,27 +46,37 @@ class TenantSamples:
     """What counts towards the limit (LIM-3)."""
     misfits: int
     """Rows of another bucket layout than their series', whose observations are in `+Inf` only."""
+    stale: list[Sample] = field(default_factory=list)
+    """Stale markers, at the window's end, of series that ended in it; none unless they are asked for."""
+    gauges: Gauges = field(default_factory=dict)
+    """Tempo's gauges of the registry after the window, whether it is written or not."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.zeros or self.values or self.stale)
 
 
 class Registry:
     """The series of one shard after the window `end_ms`, which is None before the first one."""
 
-    def __init__(self, shard: int, settings_of: SettingsOf, interval_ms: int) -> None:
+    def __init__(self, shard: int, settings_of: SettingsOf, interval_ms: int, *, stale_markers: bool = False) -> None:
         self.end_ms: int | None = None
         self._shard, self._settings_of, self._interval_ms = shard, settings_of, interval_ms
+        self._stale_markers = stale_markers
         self._tenants: dict[str, TenantRegistry] = {}
 
     def complete(self, window: MergedWindow) -> tuple[TenantSamples, ...]:
         """Apply a window that is later than those before: updates and new series, then staleness, then samples."""
-        for name, tenant in self._tenants.items():
-            tenant.settings = self._settings_of(name)
-            tenant.misfits = 0
-        for key, rows in groupby(_delta_rows(window.rows), itemgetter(0, 1, 2)):
-            self._tenant(key[0]).update(SeriesKey(*key), list(rows), window.layouts, window.end_ms)
-        for ledger_key, count in window.ledger.items():
-            self._tenant(_tenant_of(ledger_key)).count(ledger_key, count)
         previous_ms, self.end_ms = self.end_ms, window.end_ms
-        return tuple(self._close(previous_ms))
+        for name in _tenant_names(window):
+            self._tenant(name)
+        for name, tenant in self._tenants.items():
+            tenant.begin_window(self._settings_of(name), previous_ms, window.end_ms)
+        self._apply(window)
+        for ledger_key, count in window.ledger.items():
+            self._tenants[_tenant_of(ledger_key)].ledger.count(ledger_key, count)
+        return tuple(self._close(name, self._tenants[name], previous_ms) for name in sorted(self._tenants))
 
     def ledger(self) -> Ledger:
         """The totals of all counters of the ledger."""
@@ -72,30 +88,68 @@ class Registry:
 
     def ledger_totals(self) -> list[LedgerTotal]:
         """The same of the ledger."""
-        return [entry for name in sorted(self._tenants) for entry in self._tenants[name].ledger()]
+        return [entry for name in sorted(self._tenants) for entry in self._tenants[name].ledger.totals()]
+
+    def limiter_states(self) -> list[LimiterState]:
+        """The same of limiters and estimates, by tenant."""
+        return [self._tenants[name].limiter_state() for name in sorted(self._tenants)]
 
     def restore(
-        self, end_ms: int, totals: Sequence[tuple[SeriesKey, SeriesTotals]], ledger: Sequence[LedgerTotal]
+        self,
+        end_ms: int,
+        totals: Sequence[tuple[SeriesKey, SeriesTotals]],
+        ledger: Sequence[LedgerTotal],
+        limiters: Sequence[LimiterState] = (),
     ) -> None:
-        """Put what `totals` and `ledger_totals` gave after the window `end_ms` into an empty registry."""
+        """Put what these were after the window `end_ms` into an empty registry."""
         self.end_ms = end_ms
         for key, state in totals:
             self._tenant(key.tenant).restore_totals(key, state)
         for entry in ledger:
-            self._tenant(entry.tenant).restore_counter(entry)
+            self._tenant(entry.tenant).ledger.restore(entry)
+        for each in limiters:
+            self._tenant(each.tenant).limiters.restore(each)
 
-    def _close(self, previous_ms: int | None) -> Iterator[TenantSamples]:
+    def _apply(self, window: MergedWindow) -> None:
+        """Updates and new series, in canonical order."""
+        frames = renamed(window.frames, {name: tenant.limiters for name, tenant in self._tenants.items()})
+        if not frames:
+            return
+        rows = merge_rows(frames)
+        self._insert_demand(rows)
+        for key, of_key in groupby(_delta_rows(rows), itemgetter(0, 1, 2)):
+            self._tenants[key[0]].update(SeriesKey(*key), list(of_key), window.layouts, window.end_ms)
+
+    def _insert_demand(self, rows: pl.DataFrame) -> None:
+        """Take note of who asks for which label sets, admitted or not (LIM-8)."""
+        found = hashes(rows["labels"].to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.binary()))
+        metrics = rows["metric"].to_numpy()
+        first = 0
+        for run in rows["tenant"].rle():
+            last = first + run["len"]
+            self._tenants[run["value"]].limiters.demand.insert(metrics[first:last], found[first:last])
+            first = last
+
+    def _close(self, name: str, tenant: TenantRegistry, previous_ms: int | None) -> TenantSamples:
         assert self.end_ms is not None
-        for name in sorted(self._tenants):
-            tenant = self._tenants[name]
-            tenant.drop_stale(self.end_ms)
-            interval_ms = self._tenant_interval_ms(tenant.settings)
-            # Windows that nobody sent don't exist, so a tenant is written in the first one that reaches its time.
-            before_ms = self.end_ms - self._interval_ms if previous_ms is None else previous_ms
-            if self.end_ms // interval_ms > before_ms // interval_ms:
-                zeros, values = tenant.collect(self.end_ms)
-                start_ms = self.end_ms - interval_ms
-                yield TenantSamples(name, start_ms, zeros, values, tenant.active_series, tenant.misfits)
+        tenant.drop_stale(self.end_ms)
+        tenant.limiters.look(previous_ms, self.end_ms)
+        interval_ms = self._tenant_interval_ms(tenant.settings)
+        # Windows that nobody sent don't exist, so a tenant is written in the first one that reaches its time.
+        before_ms = self.end_ms - self._interval_ms if previous_ms is None else previous_ms
+        collects = tenant.settings.collects
+        due = collects and self.end_ms // interval_ms > before_ms // interval_ms
+        zeros, values = tenant.collect(self.end_ms) if due else Samples([], [])
+        return TenantSamples(
+            tenant=name,
+            start_ms=self.end_ms - interval_ms,
+            zeros=zeros,
+            values=values,
+            active_series=tenant.admission.active_series,
+            misfits=tenant.misfits,
+            stale=tenant.ended() if collects and self._stale_markers else [],
+            gauges=tenant.gauges(),
+        )
 
     def _tenant_interval_ms(self, settings: SeriesSettings) -> int:
         return -(-settings.collection_interval_ms // self._interval_ms) * self._interval_ms
@@ -110,6 +164,12 @@ class Registry:
 def _delta_rows(rows: pl.DataFrame) -> Iterator[DeltaRow]:
     # Plain tuples: naming the fields of each would cost as much as all the rest.
     return cast("Iterator[DeltaRow]", rows.select(DeltaRow._fields).iter_rows())
+
+
+def _tenant_names(window: MergedWindow) -> set[str]:
+    """The tenants that have something in a window."""
+    of_rows = (name for _, rows in window.frames for name in rows["tenant"].unique())
+    return {*of_rows, *map(_tenant_of, window.ledger)}
 
 
 def _tenant_of(key: LedgerKey) -> str:

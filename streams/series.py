@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from schemas.deltas import Layout, LedgerKey
 from schemas.labels import decode_labels, encode_labels, float_text
+from schemas.ledger_counters import ledger_series_name
 from schemas.metrics import METRICS, Kind, Metric, MetricId
 from schemas.native_histogram import NativeHistogram
 from schemas.remote_write import Exemplar, Row, encode_series_labels
@@ -19,11 +20,12 @@ from schemas.snapshot import SeriesTotals
 Labels = tuple[tuple[str, str], ...]
 """Label names and values, sorted by name and unique."""
 
-NAME_LABEL, BOUND_LABEL = "__name__", "le"
+ROUTE_LABELS = ("service", "server")
+"""The labels whose values decide which shard has a series, of metrics about spans and about edges."""
+CARDINALITY_OVERFLOW = "__cardinality_overflow__"
+"""What all values of a label become that has too many (LIM-10)."""
 
-LEDGER_PREFIX = "spanmill_ledger_"
-"""Begins the names of ledger series, so that they can't be taken for what a process says of itself."""
-_TEMPO_PREFIX = "tempo_metrics_generator_"
+NAME_LABEL, BOUND_LABEL = "__name__", "le"
 
 _MAX_EXEMPLAR_CHARACTERS = 128
 """OpenMetrics' limit for all labels of an exemplar; Prometheus refuses longer ones."""
@@ -90,12 +92,16 @@ class Naming(NamedTuple):
 def metric_series(metric: Metric, labels: bytes, naming: Naming, totals: SeriesTotals) -> tuple[Series, ...]:
     """The series of one label set (label bytes), in order; those of totals like these.
 
-    Of `overflow_labels` the own ones stay whatever the external ones are: they tell shards' series apart.
+    Of `overflow_labels` the own ones stay whatever the external ones are, and so does the shard of a label set that
+    lost its route to a limit: they tell shards' series apart.
     """
+    own = decode_labels(labels)
     if labels == overflow_labels(naming.shard):
-        merged = with_external(naming.external, decode_labels(labels))
+        merged = with_external(naming.external, own)
     else:
-        merged = with_external(decode_labels(labels), naming.external)
+        shard = (("shard", str(naming.shard)),)
+        lost = any((route, CARDINALITY_OVERFLOW) in own for route in ROUTE_LABELS) and shard[0] in own
+        merged = with_external(own, (*naming.external, *shard) if lost else naming.external)
     if metric.kind is not Kind.HISTOGRAM:
         return (named(naming.host_info if metric.id is MetricId.HOST_INFO else metric.name, merged),)
     native = () if totals.native is None else (named(metric.name, merged),)  # REG-15
@@ -106,9 +112,8 @@ def metric_series(metric: Metric, labels: bytes, naming: Naming, totals: SeriesT
 
 
 def ledger_series(key: LedgerKey, external: Iterable[tuple[str, str]]) -> Series:
-    """The series of a ledger counter: `spanmill_ledger_` and Tempo's name without its prefix, ending in `_total`."""
-    name = key.counter.removeprefix(_TEMPO_PREFIX).removesuffix("_total")
-    return named(f"{LEDGER_PREFIX}{name}_total", with_external(key.labels, external))
+    """The series of a ledger counter."""
+    return named(ledger_series_name(key.counter), with_external(key.labels, external))
 
 
 def with_external(own: Iterable[tuple[str, str]], external: Iterable[tuple[str, str]]) -> Labels:

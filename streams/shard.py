@@ -40,7 +40,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WindowSamples:
-    """The samples of a completed window, by tenant, sorted; tenants whose own interval isn't over are left out."""
+    """The samples of a completed window, by tenant, sorted; of tenants that aren't written there are none."""
 
     shard: int
     start_ms: int
@@ -77,7 +77,8 @@ class Shard:
     `rules` are those that hold until a configuration record says otherwise; a window is completed by the rules in force
     at its end. They may be `provisional`, of a process that doesn't know the log's: then the first record holds for all
     windows that aren't complete. Without any `settings_of` decides, and such records are passed over. `interval_ms` (of
-    windows) must be the same for whoever computes the same samples.
+    windows) must be the same for whoever computes the same samples. `stale_markers`: give a last sample of each series
+    that ends.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class Shard:
         rules: RulesInForce | None = None,
         *,
         provisional: bool = False,
+        stale_markers: bool = False,
     ) -> None:
         self.index = index
         self.next_offset = 0
         """The offset after the last record that was fed."""
         self._interval_ms = interval_ms
         self._given, self._rules, self._provisional = settings_of, rules, provisional
-        self._registry = Registry(index, self._settings_of, interval_ms)
+        self._registry = Registry(index, self._settings_of, interval_ms, stale_markers=stale_markers)
         self._partitions = 0
         self._delivered: dict[int, int] = {}
         self._applied: dict[int, int] = {}
@@ -104,18 +106,26 @@ class Shard:
         self._parts: dict[_PartsKey, dict[int, _Delivery]] = {}
 
     @classmethod
-    def restore(cls, cut: Cut, settings_of: SettingsOf, interval_ms: int, rules: RulesInForce | None = None) -> Self:
+    def restore(
+        cls,
+        cut: Cut,
+        settings_of: SettingsOf,
+        interval_ms: int,
+        rules: RulesInForce | None = None,
+        *,
+        stale_markers: bool = False,
+    ) -> Self:
         """The shard as of a cut. Fed from `cut.next_offset` on it completes the windows after the cut identically.
 
         `rules` are for a cut without any.
         """
-        shard = cls(cut.shard, settings_of, interval_ms, cut.rules or rules)
+        shard = cls(cut.shard, settings_of, interval_ms, cut.rules or rules, stale_markers=stale_markers)
         shard.next_offset = cut.next_offset
         shard._partitions = cut.partitions
         shard._delivered, shard._applied = dict(cut.applied), dict(cut.applied)
         shard._waived = dict(cut.waived)
         shard._adopted_after = None if cut.adopted_after is None else dict(cut.adopted_after)
-        shard._registry.restore(cut.end_ms, cut.series, cut.ledger)
+        shard._registry.restore(cut.end_ms, cut.series, cut.ledger, cut.limiters)
         return shard
 
     @property
@@ -188,6 +198,7 @@ class Shard:
             series=self._registry.totals(),
             ledger=self._registry.ledger_totals(),
             rules=self._rules,
+            limiters=self._registry.limiter_states(),
         )
 
     def _settings_of(self, tenant: str) -> SeriesSettings:

@@ -1,23 +1,31 @@
-"""The series of one tenant in one shard: admission, staleness, the ledger, and the samples of a window.
+"""The series of one tenant in one shard: updates, staleness, and the samples and gauges of a window.
 
 Only what a window updates costs more than a look: samples of unchanged label sets are written again as they are.
 """
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from schemas.config import HistogramSettings, LimitSettings
-from schemas.deltas import LedgerKey
+from schemas.ledger_counters import REGISTRY
+from schemas.limiters import LimiterState
 from schemas.metrics import METRICS, Metric
-from schemas.snapshot import LedgerTotal, SeriesKey, SeriesTotals
+from schemas.snapshot import SeriesKey, SeriesTotals
+from streams.admission import SERIES_ADDED, SERIES_LIMITED, SERIES_REMOVED, Admission
 from streams.label_set import LabelSet, Samples
-from streams.series import Naming, Sample, ledger_series, overflow_labels
+from streams.series import Naming, Sample, Series, overflow_labels
+from streams.tenant_ledger import TenantLedger
+from streams.tenant_limiters import Gauges, TenantLimiters
 from streams.totals import DeltaRow, UsedLayout, apply_rows, fitting_rows
 
-SERIES_ADDED = "tempo_metrics_generator_registry_series_added_total"
-SERIES_REMOVED = "tempo_metrics_generator_registry_series_removed_total"
-SERIES_LIMITED = "tempo_metrics_generator_registry_series_limited_total"
-"""Ledger counters of the registry itself (LIM-2, REG-26): as exact as the series, one for each shard."""
+COLLECTIONS = f"{REGISTRY}collections_total"
+
+ACTIVE_SERIES, MAX_ACTIVE_SERIES = f"{REGISTRY}active_series", f"{REGISTRY}max_active_series"
+ACTIVE_ENTITIES, MAX_ACTIVE_ENTITIES = f"{REGISTRY}active_entities", f"{REGISTRY}max_active_entities"
+
+STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
+"""What Prometheus takes for the end of a series: a not-a-number of these bits."""
 
 _METRICS: dict[int, Metric] = {int(metric.id): metric for metric in METRICS.values()}
 
@@ -58,30 +66,37 @@ class SeriesSettings(Protocol):
         """The label of exemplars."""
 
 
-class _Counter:
-    """One counter of the ledger."""
-
-    __slots__ = ("fresh", "sample", "total")
-
-    def __init__(self, total: int, sample: Sample, *, fresh: bool) -> None:
-        self.total, self.sample, self.fresh = total, sample, fresh
-
-
 class TenantRegistry:
-    """All series of a tenant. `settings` may be replaced between windows; labels of existing series stay."""
+    """All series of a tenant, as of a window; `settings` may be others in each."""
 
     def __init__(self, tenant: str, shard: int, settings: SeriesSettings) -> None:
-        self.tenant, self.settings = tenant, settings
-        self.active_series = 0
-        """What counts towards the limit: neither overflow nor the ledger (LIM-3)."""
+        self.settings = settings
         self.misfits = 0
-        """Rows of the open window with other buckets, or of another kind of histogram, than their series."""
-        self._shard, self._overflow = shard, overflow_labels(shard)
+        """Rows of the window with other buckets, or of another kind of histogram, than their series."""
+        self._tenant, self._shard, self._overflow = tenant, shard, overflow_labels(shard)
+        self._naming = _naming(shard, settings)
+        self.ledger = TenantLedger(tenant, shard, settings.external_labels)
+        self.admission = Admission(self.ledger)
+        self.limiters = TenantLimiters(shard, self.ledger)
         self._label_sets: dict[SeriesKey, LabelSet] = {}
-        self._order: list[SeriesKey] | None = []
-        self._ledger: dict[LedgerKey, _Counter] = {}
-        for counter in (SERIES_ADDED, SERIES_REMOVED, SERIES_LIMITED):
-            self._count_own(counter, 0)
+        # Keys in canonical order, and those that came since it was made.
+        self._order: list[SeriesKey] = []
+        self._new: list[SeriesKey] = []
+        self._ended: list[Series] = []
+        for counter in (SERIES_ADDED, SERIES_REMOVED, SERIES_LIMITED, COLLECTIONS):
+            self.ledger.count_own(counter, 0)
+
+    def begin_window(self, settings: SeriesSettings, previous_ms: int | None, end_ms: int) -> None:
+        """Go by these settings in the window that ends at `end_ms`; series go on, whatever their names are then."""
+        self.settings, self.misfits, self._ended = settings, 0, []
+        self.admission.begin_window(settings.limits)
+        self.limiters.begin_window(settings.limits, settings.stale_duration_ms, previous_ms, end_ms)
+        naming = _naming(self._shard, settings)
+        if naming != self._naming:
+            self._naming = naming
+            self.ledger.rename(naming.external)
+            for label_set in self._label_sets.values():
+                label_set.forget_names()
 
     def update(self, key: SeriesKey, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout], end_ms: int) -> None:
         """Apply a window's rows of a label set, at least one. Keys come in canonical order, in which limits admit."""
@@ -93,7 +108,8 @@ class TenantRegistry:
         label_set = self._label_sets.get(key)
         if label_set is None:
             label_set = LabelSet(metric, key.labels, apply_rows(metric, None, fitting, layouts, histograms, end_ms))
-            if key.labels == self._overflow or self._admit(label_set.cost):
+            self.limiters.demand.learn_cost(key.metric, label_set.cost)
+            if key.labels == self._overflow or self.admission.admit(key.labels, label_set.cost):
                 self._put(key, label_set)
                 return
             key = key._replace(labels=self._overflow)
@@ -102,84 +118,80 @@ class TenantRegistry:
                 self._put(key, LabelSet(metric, key.labels, label_set.totals))
                 return
             label_set = overflow
-        before = self._cost(label_set)
+        before, totals = label_set.cost, label_set.totals
         self.misfits += label_set.update(fitting, layouts, histograms, end_ms)
-        self.active_series += self._cost(label_set) - before
+        if label_set.cost != before or label_set.totals.layout != totals.layout:
+            self._restart(label_set, before, totals)
 
     def drop_stale(self, end_ms: int) -> None:
         """Drop what wasn't updated for longer than the stale duration (REG-23); it isn't written in this window."""
         oldest = end_ms - self.settings.stale_duration_ms
         stale = [key for key, label_set in self._label_sets.items() if label_set.totals.updated_ms < oldest]
-        removed = sum(self._cost(self._label_sets.pop(key)) for key in stale)
+        for key in sorted(stale):
+            label_set = self._label_sets.pop(key)
+            self._ended += label_set.gone(self._naming)
+            if key.labels != self._overflow:
+                self.admission.remove(key.labels, label_set.cost)
         if stale:
-            self._order = None
-            self.active_series -= removed
-            self._count_own(SERIES_REMOVED, removed)
-
-    def count(self, key: LedgerKey, increment: int) -> None:
-        """Add to a counter of the ledger."""
-        counter = self._ledger.get(key)
-        total = increment if counter is None else counter.total + increment
-        series = ledger_series(key, self.settings.external_labels) if counter is None else counter.sample.series
-        fresh = counter is None or counter.fresh
-        self._ledger[key] = _Counter(total, Sample(series, float(total)), fresh=fresh)
+            self._order = [key for key in self._sorted() if key in self._label_sets]
 
     def collect(self, end_ms: int) -> Samples:
         """The samples of a window that is written. Exemplars are given out once (REG-12)."""
-        samples, settings = Samples([], []), self.settings
-        naming = Naming(
-            self._shard, settings.external_labels, settings.host_info_metric_name, settings.trace_id_label_name
-        )
+        samples = Samples([], [])
         for key in self._sorted():
-            self._label_sets[key].collect(naming, samples, end_ms)
-        for _, counter in sorted(self._ledger.items()):
-            if counter.fresh:
-                samples.zeros.append(counter.sample._replace(value=0.0))
-                counter.fresh = False
-            samples.values.append(counter.sample)
+            self._label_sets[key].collect(self._naming, samples, end_ms)
+        self.ledger.count_own(COLLECTIONS, 1)
+        self.ledger.collect(samples)
         return samples
 
-    def totals(self) -> Iterable[tuple[SeriesKey, SeriesTotals]]:
+    def ended(self) -> list[Sample]:
+        """A last sample of each series that ended in this window: dropped, or of buckets that are no more."""
+        return [Sample(series, STALE) for series in self._ended]
+
+    def gauges(self) -> Gauges:
+        """What is active, what the limit in force allows (0: any number), and what is asked for."""
+        admission, limits = self.admission, self.settings.limits
+        if limits.by_entity:
+            most = {ACTIVE_ENTITIES: admission.active_entities, MAX_ACTIVE_ENTITIES: limits.max_active_entities}
+        else:
+            most = {MAX_ACTIVE_SERIES: limits.max_active_series}
+        own = {ACTIVE_SERIES: admission.active_series, **most}
+        return {(name, ()): float(value) for name, value in own.items()} | dict(self.limiters.gauges())
+
+    def totals(self) -> Iterator[tuple[SeriesKey, SeriesTotals]]:
         """All totals, in canonical order."""
         return ((key, self._label_sets[key].totals) for key in self._sorted())
 
-    def ledger(self) -> Iterable[LedgerTotal]:
-        """All counters of the ledger, in order."""
-        return (LedgerTotal(self.tenant, key, c.total, c.fresh) for key, c in sorted(self._ledger.items()))
+    def limiter_state(self) -> LimiterState:
+        """What limiters and estimates know."""
+        return self.limiters.state(self._tenant)
 
     def restore_totals(self, key: SeriesKey, totals: SeriesTotals) -> None:
         """Put back what `totals` gave."""
         label_set = LabelSet(_METRICS[key.metric], key.labels, totals)
         self._put(key, label_set)
-        self.active_series += self._cost(label_set)
+        if key.labels != self._overflow:
+            self.admission.put(key.labels, label_set.cost)
 
-    def restore_counter(self, entry: LedgerTotal) -> None:
-        """Put back what `ledger` gave."""
-        series = ledger_series(entry.key, self.settings.external_labels)
-        self._ledger[entry.key] = _Counter(entry.total, Sample(series, float(entry.total)), fresh=entry.fresh)
+    def _restart(self, label_set: LabelSet, cost: int, totals: SeriesTotals) -> None:
+        """Account for other buckets, or another kind of histogram, than these totals have."""
+        self.limiters.demand.learn_cost(int(label_set.metric.id), label_set.cost)
+        if label_set.labels != self._overflow:
+            self.admission.grow(label_set.cost - cost)
+        former = LabelSet(label_set.metric, label_set.labels, totals)
+        self._ended += former.gone(self._naming, remaining=label_set.totals)
 
     def _put(self, key: SeriesKey, label_set: LabelSet) -> None:
         self._label_sets[key] = label_set
-        self._order = None
-
-    def _admit(self, cost: int) -> bool:
-        """Whether a new label set gets series of its own, decided once per window and label set (LIM-2)."""
-        limit = self.settings.limits.max_active_series
-        if limit and self.active_series + cost > limit:
-            self._count_own(SERIES_LIMITED, cost)
-            return False
-        self._count_own(SERIES_ADDED, cost)
-        self.active_series += cost
-        return True
-
-    def _cost(self, label_set: LabelSet) -> int:
-        """What a label set counts for; overflow isn't counted (LIM-7)."""
-        return 0 if label_set.labels == self._overflow else label_set.cost
-
-    def _count_own(self, counter: str, increment: int) -> None:
-        self.count(LedgerKey(counter, (("shard", str(self._shard)), ("tenant", self.tenant))), increment)
+        self._new.append(key)
 
     def _sorted(self) -> list[SeriesKey]:
-        if self._order is None:
-            self._order = sorted(self._label_sets)
+        if self._new:
+            # Two sorted runs, or nearly so, merge in linear time.
+            self._order = sorted([*self._order, *self._new])
+            self._new = []
         return self._order
+
+
+def _naming(shard: int, settings: SeriesSettings) -> Naming:
+    return Naming(shard, settings.external_labels, settings.host_info_metric_name, settings.trace_id_label_name)

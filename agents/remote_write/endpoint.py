@@ -17,27 +17,25 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 
 from agents.own_metrics import OwnMetrics
-from agents.remote_write.answers import RETRIED, Answer, Response, classify, retry_after_s
+from agents.remote_write.answers import RETRIED, Answer, Response, Written, classify, retry_after_s, written
 from agents.remote_write.connection import Connection
 from agents.remote_write.credentials import credentials_of
 from agents.remote_write.headers import RequestHeaders
-from agents.remote_write.metrics import Fate, QueueMetrics
+from agents.remote_write.metadata import DueMetadata, families_of
+from agents.remote_write.metrics import Fate, Load, QueueMetrics
+from agents.remote_write.protocols import VERSION_1, Protocol, protocol_of
 from agents.remote_write.requests import chunks, load_of
 from agents.remote_write.series import RelabelledSeries
 from schemas.config import RemoteWriteConfig
-from schemas.remote_write import Row, encode_series_labels, encode_write_request
+from schemas.metric_families import WINDOW_MARKER
+from schemas.remote_write import Row, encode_metadata_request, encode_series_labels
 from streams.relabel import Relabelling
 from streams.shard import Sample, TenantSamples, WindowSamples
 
 log = structlog.get_logger(__name__)
 
-MARKER = "spanmill_sink_window"
 COMPLAIN_EVERY_S = 30.0
-PROTOCOL_HEADERS = {
-    "Content-Type": "application/x-protobuf",
-    "Content-Encoding": "snappy",
-    "X-Prometheus-Remote-Write-Version": "0.1.0",
-}
+WRITTEN_HEADERS = tuple(f"X-Prometheus-Remote-Write-{what}-Written" for what in ("Samples", "Histograms", "Exemplars"))
 
 TenantHeaders = Callable[[str], Mapping[str, SecretStr]]
 """A tenant's `remote_write_headers`, as they are now (Tempo ST-6)."""
@@ -69,6 +67,8 @@ class RemoteWriteEndpoint:
         self._credentials = credentials_of(config, session)
         self._headers = RequestHeaders(config, org_id=org_id)
         self._tenant_headers = tenant_headers
+        self._protocol = protocol_of(config.protobuf_message)
+        self._metadata = DueMetadata(config.metadata_config.send_interval_s)
         self._relabelling = Relabelling(config.write_relabel_configs)
         self._series: dict[tuple[int, str], RelabelledSeries] = {}
         self._queues: dict[str, QueueMetrics] = {}
@@ -78,15 +78,17 @@ class RemoteWriteEndpoint:
         """Store a window, tenant by tenant; see `Endpoint.write`."""
         limit_s = self._config.queue_config.sample_age_limit_s
         for tenant in window.tenants:
+            if tenant.is_empty:
+                continue
             queue = self._queue(tenant.tenant)
             if limit_s and time.time() - window.end_ms / 1000 > limit_s:
-                queue.dropped("too_old", len(tenant.zeros) + len(tenant.values))
+                queue.dropped("too_old", len(tenant.zeros) + len(tenant.values) + len(tenant.stale))
             else:
                 await self._write_tenant(window, tenant, queue)
             queue.newest_sent.set(window.end_ms / 1000)
 
     async def _write_tenant(self, window: WindowSamples, samples: TenantSamples, queue: QueueMetrics) -> None:
-        marked = await self._answer([self._marker(window)], samples.tenant, queue)
+        marked = (await self._ask([self._marker(window)], samples.tenant, queue)).answer
         if marked is Answer.OUT_OF_ORDER:
             self._metrics.windows_skipped.labels(self.name, "stored").inc()
             return
@@ -97,19 +99,21 @@ class RemoteWriteEndpoint:
         series = self._series.setdefault((window.shard, samples.tenant), RelabelledSeries(self._relabelling))
         series.begin()
         # Lists of their own: a zero may be refused where its series exists, and that must not cost a value.
-        for timestamp_ms, part in ((samples.start_ms, samples.zeros), (window.end_ms, samples.values)):
+        parts = ((samples.start_ms, samples.zeros), (window.end_ms, samples.values), (window.end_ms, samples.stale))
+        for timestamp_ms, part in parts:
             rows = self._rows(series, part, timestamp_ms)
             with queue.pending_of(len(part)) as done:
                 for chunk in chunks(rows, self._config.queue_config.max_samples_per_send):
                     await self._store(chunk, samples.tenant, queue)
                     done(len(chunk))
         queue.dropped("dropped_series", series.dropped)
+        await self._send_metadata(window, samples, queue)
 
     def _rows(self, series: RelabelledSeries, samples: Sequence[Sample], timestamp_ms: int) -> Iterator[Row]:
         return (sample.row(timestamp_ms) for sample in series.of(samples))
 
     def _marker(self, window: WindowSamples) -> Row:
-        labels = (("__name__", MARKER), ("app", self._app), ("shard", str(window.shard)))
+        labels = (("__name__", WINDOW_MARKER), ("app", self._app), ("shard", str(window.shard)))
         return Row(encode_series_labels(labels), float(window.end_ms), window.end_ms, None)
 
     def _queue(self, tenant: str) -> QueueMetrics:
@@ -122,29 +126,44 @@ class RemoteWriteEndpoint:
 
     async def _store(self, rows: Sequence[Row], tenant: str, queue: QueueMetrics) -> None:
         """Store rows; a request that is refused is cut in two, so that one bad series never costs the others."""
-        answer = await self._answer(rows, tenant, queue)
-        if answer is Answer.STORED:
-            self._metrics.samples_written.labels(self.name).inc(len(rows))
+        response = await self._ask(rows, tenant, queue)
+        if response.answer is Answer.STORED:
+            self._count_stored(load_of(rows), response.written, queue)
+        elif len(rows) == 1 or response.answer is Answer.TOO_OLD:
+            self._count_refused(response.answer, load_of(rows), queue)
             queue.count(Fate.SENT, load_of(rows))
-        elif len(rows) == 1 or answer is Answer.TOO_OLD:
-            self._metrics.refused_samples.labels(self.name, answer).inc(len(rows))
-            queue.count(Fate.SENT, load_of(rows))
-            queue.count(Fate.FAILED, load_of(rows))
         else:
             half = len(rows) // 2
             await self._store(rows[:half], tenant, queue)
             await self._store(rows[half:], tenant, queue)
 
-    async def _answer(self, rows: Sequence[Row], tenant: str, queue: QueueMetrics) -> Answer:
+    def _count_stored(self, load: Load, stored: Written | None, queue: QueueMetrics) -> None:
+        """Count an accepted request; a receiver of 2.0 may say that it took less of it."""
+        queue.count(Fate.SENT, load)
+        missing = load.less(stored) if stored is not None else Load(0, 0, 0)
+        self._metrics.samples_written.labels(self.name).inc(load.rows - missing.rows)
+        if missing != Load(0, 0, 0):
+            self._count_refused("not written", missing, queue)
+
+    def _count_refused(self, reason: str, load: Load, queue: QueueMetrics) -> None:
+        self._metrics.refused_samples.labels(self.name, reason).inc(load.rows)
+        queue.count(Fate.FAILED, load)
+
+    async def _ask(self, rows: Sequence[Row], tenant: str, queue: QueueMetrics) -> Response:
         """Send a request until its answer says something about the samples."""
-        body = encode_write_request(rows)
+        protocol = self._protocol
+        body = protocol.encode(rows)
         backoff_s = self._config.queue_config.min_backoff_s
         while True:
-            response = await self._post(body, tenant, queue)
-            self._metrics.requests.labels(self.name, response.answer).inc()
+            response = await self._post(body, protocol, tenant, queue)
             queue.bytes.inc(len(body))
+            if self._is_of_version_1(protocol, response):
+                self._fall_back(response)
+                protocol = VERSION_1
+                body = protocol.encode(rows)
+                continue
             if response.answer not in RETRIED:
-                return response.answer
+                return response
             queue.count(Fate.RETRIED, load_of(rows))
             self._complain(response)
             # With jitter, so that many sinks don't come back at once.
@@ -152,21 +171,65 @@ class RemoteWriteEndpoint:
             await asyncio.sleep(max(wait_s, response.retry_after_s or 0.0))
             backoff_s = min(backoff_s * 2, self._config.queue_config.max_backoff_s)
 
-    async def _post(self, body: bytes, tenant: str, queue: QueueMetrics) -> Response:
+    def _is_of_version_1(self, protocol: Protocol, response: Response) -> bool:
+        """Whether a request of 2.0 found a receiver that doesn't know it: one may say so, or read nothing and say 2xx.
+
+        The latter would lose all samples: to 1.0 a body of 2.0 is a request without series.
+        """
+        unconfirmed = response.answer is Answer.STORED and response.written is None
+        return protocol.confirms and (response.answer is Answer.WRONG_PROTOCOL or unconfirmed)
+
+    def _fall_back(self, response: Response) -> None:
+        """Speak 1.0 from here on, until the process is started again."""
+        if self._protocol is not VERSION_1:
+            self._protocol = VERSION_1
+            log.warning(
+                "endpoint doesn't know remote write 2.0: falling back to 1.0; set its protobuf_message",
+                endpoint=self.name,
+                answer=response.text,
+            )
+
+    async def _send_metadata(self, window: WindowSamples, samples: TenantSamples, queue: QueueMetrics) -> None:
+        """Send type and help of the window's metrics if it is time; if that fails, with a later window."""
+        config, now = self._config.metadata_config, asyncio.get_running_loop().time()
+        if self._protocol.carries_metadata or not config.send:
+            return
+        if not self._metadata.is_due(samples.tenant, window.shard, now):
+            return
+        families = families_of(self._series[window.shard, samples.tenant].of(samples.values))
+        for first in range(0, len(families), config.max_samples_per_send):
+            chunk = families[first : first + config.max_samples_per_send]
+            body = encode_metadata_request(chunk)
+            response = await self._post(body, VERSION_1, samples.tenant, queue)
+            queue.metadata_bytes.inc(len(body))
+            if response.answer in RETRIED:
+                self._complain(response)
+                return
+            queue.count_metadata(Fate.SENT, len(chunk))
+            if response.answer is not Answer.STORED:
+                queue.count_metadata(Fate.FAILED, len(chunk))
+        self._metadata.sent(samples.tenant, window.shard, now)
+
+    async def _post(self, body: bytes, protocol: Protocol, tenant: str, queue: QueueMetrics) -> Response:
         """One attempt. Headers are made for each: they, and what files hold, may change meanwhile."""
+        response = await self._attempt(body, protocol, tenant, queue)
+        self._metrics.requests.labels(self.name, response.answer).inc()
+        return response
+
+    async def _attempt(self, body: bytes, protocol: Protocol, tenant: str, queue: QueueMetrics) -> Response:
         try:
             headers = self._headers.of(tenant, self._tenant_headers(tenant))
         except OSError as error:
             self._metrics.remote_storage.update_failed.labels(tenant).inc()
             return Response(Answer.BUSY, str(error))
+        headers.update(protocol.headers)
         try:
             with queue.duration.time():
-                return await self._attempt(body, headers)
+                return await self._exchange(body, headers)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Response(Answer.BUSY, str(error) or type(error).__name__)
 
-    async def _attempt(self, body: bytes, headers: CIMultiDict[str]) -> Response:
-        headers.update(PROTOCOL_HEADERS)
+    async def _exchange(self, body: bytes, headers: CIMultiDict[str]) -> Response:
         if "Authorization" not in headers:  # a tenant's own comes first
             authorization = await self._credentials.authorization()
             if authorization is not None:
@@ -174,7 +237,12 @@ class RemoteWriteEndpoint:
         status, answered, text = await self._connection.post(body, headers)
         if status == 401:
             self._credentials.refused()
-        return Response(classify(status, text), f"{status} {text}", retry_after_s(answered.get("Retry-After")))
+        return Response(
+            classify(status, text),
+            f"{status} {text}",
+            retry_after_s(answered.get("Retry-After")),
+            written(*(answered.get(name) for name in WRITTEN_HEADERS)),
+        )
 
     def _complain(self, response: Response) -> None:
         now = asyncio.get_running_loop().time()
