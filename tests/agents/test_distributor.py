@@ -371,6 +371,7 @@ async def test_an_empty_request_is_answered_and_writes_nothing(start: Start) -> 
 
 
 async def test_spans_that_are_not_to_be_measured_have_records_of_their_own(start: Start) -> None:
+    """INT-8: the header's presence counts, not its value."""
     running = await start()
     measured, stored = numbered(20), numbered(20, 100)
     await asyncio.gather(

@@ -77,6 +77,7 @@ def test_label_sets_follow_the_rules_step_by_step(pairs, max_name, max_value):
     ],
 )
 def test_examples_of_label_sets(pairs, labels):
+    """PRIM-6: of equal names the last counts, even if empty; cuts may make a set invalid."""
     assert label_set(pairs) == (None if labels is None else encode_labels(labels))
 
 
@@ -141,10 +142,12 @@ def test_the_check_of_many_label_sets_agrees_with_decoding_each(sets, data):
     ],
 )
 def test_names_are_sanitised_character_by_character(raw, name):
+    """PRIM-4."""
     assert sanitize_name(raw) == name
 
 
 def test_names_that_a_processor_reserves_get_a_prefix():
+    """PRIM-5: sanitised first; job and instance are reserved in target_info only, service graphs reserve nothing."""
     assert reserved_name("span.kind", SPAN_METRICS_RESERVED) == b"__span_kind"
     assert reserved_name("job", SPAN_METRICS_RESERVED) == b"job"
     assert reserved_name("job", TARGET_INFO_RESERVED) == b"__job"
@@ -171,6 +174,7 @@ def test_names_that_a_processor_reserves_get_a_prefix():
     ],
 )
 def test_floats_are_written_as_the_shortest_decimal_without_exponent(x, text):
+    """PRIM-3."""
     assert float_text(x) == text
 
 

@@ -65,6 +65,7 @@ def pairs(*values: tuple[str, AnyValue | None]) -> AnyValue:
     ids=itertools.count(),
 )
 def test_text_of_values(value: AnyValue, text: str) -> None:
+    """PRIM-3; a pair without a value has the empty text (INT-9)."""
     assert scanned_text(value.SerializeToString()) == text.encode()
 
 

@@ -25,6 +25,7 @@ def scan(*values: bytes, no_metrics: bool = False) -> SpanFrame:
 
 
 def test_each_trace_of_a_push_bytes_record_is_a_message() -> None:
+    """INT-1: a request each, while a whole record is one of the codec otlp."""
     traces = trace_records(1, 3)
     frame = scan(push_bytes(*traces[:2]), push_bytes(traces[2]))
     assert frame.errors == ()

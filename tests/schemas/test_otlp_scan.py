@@ -459,6 +459,7 @@ def test_invalid_utf8_is_accepted_and_kept() -> None:
     ],
 )
 def test_latency_is_never_negative_and_at_most_2_to_the_53(start: int, end: int, latency: int, clamped: bool) -> None:
+    """PRIM-10."""
     span = Span(start_time_unix_nano=start, end_time_unix_nano=end)
     frame = only_span(traces_data([("s", span)]).SerializeToString())
     assert (frame.spans.latency_ns[0], frame.spans.clamped[0]) == (latency, clamped)

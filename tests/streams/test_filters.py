@@ -190,6 +190,15 @@ def test_without_policies_every_span_is_accepted() -> None:
     assert accepts_one([])
 
 
+@pytest.mark.parametrize("text", ["{}", "{include: }"])
+def test_a_policy_without_any_part_is_an_error(text: str) -> None:
+    """G61; FLT-1, FLT-7. Other errors of files are in tests/schemas/config_testdata."""
+    static = f"metrics_generator: {{processor: {{service_graphs: {{filter_policies: [{text}]}}}}}}"
+    reason = "invalid filter policy; policies must have at least an `include`, `includeAny` or `exclude`"
+    with pytest.raises(ConfigError, match=re.escape(f"service_graphs.filter_policies[0]: {reason}")):
+        load_config(None, static)
+
+
 def test_a_strict_kind_matches_that_kind() -> None:
     """G63."""
     policies = [policy(include=part(("kind", "SPAN_KIND_CLIENT")))]

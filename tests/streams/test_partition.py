@@ -6,13 +6,15 @@ import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from schemas.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
-from schemas.config import TenantSettings
+from schemas.config import HostInfoSettings, TenantSettings
 from schemas.deltas import Window, encode_window
 from schemas.otlp import Codec
 from schemas.record import DEFAULT_TENANT, Record
 from streams.partition import Closing, PartitionFold
+from tests.otlp_samples import length_delimited
 from tests.streams.log import (
     CLIENT,
     INTERVAL_MS,
@@ -183,6 +185,7 @@ def test_int3_the_slack_includes_both_ends(end_ns: int, kept: int) -> None:
 
 
 def test_the_slack_is_about_the_records_own_time_not_stream_time() -> None:
+    """INT-5: unlike in Tempo a record's delay costs no span."""
     closed = windows(BOTH, [tick(0, 100_000), record(1, 0, Told())])
 
     assert samples(closed)[CALLS + LABELS] == 1
@@ -197,6 +200,48 @@ def test_int4_an_end_of_0_is_always_outside() -> None:
         OUTSIDE: 1,
         "bytes_received_total": len(record(0, 0, told).value) - 2,
     }
+
+
+def test_int2_spans_and_bytes_are_counted_before_anything_is_discarded() -> None:
+    """INT-2, INT-3, INT-6: bytes are those of each ResourceSpans; the reason exists where nothing is lost, too."""
+    one, two = Told(name="n" * 100), Told(end_ns=60 * SECOND_NS)
+    log = [record(0, 0, one, two, tenant="a"), record(1, 0, one, tenant="b"), record(2, 0, tenant="c")]
+    (window,) = windows(replace(BOTH, service_graphs=None), log)
+    sizes = [[each.ByteSize() for each in TracesData.FromString(record.value).resource_spans] for record in log]
+    shown = {
+        key.counter.rpartition("generator_")[2] + dict(key.labels)["tenant"]: n for key, n in window.ledger.items()
+    }
+    assert shown == {
+        "spans_received_totala": 2,
+        "bytes_received_totala": sum(sizes[0]),
+        "spans_discarded_totala": 1,
+        "spans_received_totalb": 1,
+        "bytes_received_totalb": sum(sizes[1]),
+        "spans_discarded_totalb": 0,
+        "spans_received_totalc": 0,
+        "bytes_received_totalc": 0,
+        "spans_discarded_totalc": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("tenants", "processors"),
+    [
+        (settings(), 0),
+        (settings(span_metrics={}), 1),
+        (settings(service_graphs={}, host_info=HostInfoSettings(("host.id",), "traces_host_info")), 2),
+        (settings(span_metrics={}, service_graphs={}, host_info=HostInfoSettings(("host.id",), "hosts")), 3),
+    ],
+)
+def test_int7_each_processor_that_runs_counts_a_skipped_request(tenants: TenantSettings, processors: int) -> None:
+    """INT-7, INT-1: a request is a record, or each trace of a push-bytes record."""
+    value = record(0, 0, Told()).value
+    log = [Record(0, T0_MS, value, no_metrics=True), Record(1, T0_MS, value)]
+    assert ledger(windows(tenants, log)).get(SKIPPED, 0) == processors
+    trace = length_delimited(2, value)
+    fold = PartitionFold(lambda _: tenants, INTERVAL_MS, Codec.PUSH_BYTES)
+    fold.feed([Record(0, T0_MS, trace + trace + b"\x28\x01"), Record(1, T0_MS, trace)])
+    assert ledger(fold.close_all()).get(SKIPPED, 0) == 2 * processors
 
 
 def test_int7_a_record_that_must_not_be_measured_is_counted_only() -> None:
