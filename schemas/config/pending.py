@@ -29,17 +29,9 @@ def one_of(*values: object) -> Callable[[Any], bool]:
     return lambda value: value in values
 
 
-GENERATOR = "metrics_generator."
-OVERRIDES = "overrides.defaults.metrics_generator."
 ENDPOINT = "metrics_generator.storage.remote_write.*."
 
 PENDING = (
-    Pending(f"{GENERATOR}limiter_type", "the entity limiter", other_than("series")),
-    Pending(f"{OVERRIDES}max_active_entities", "limits of entities"),
-    Pending(f"{OVERRIDES}max_cardinality_per_label", "limits per label"),
-    Pending(f"{OVERRIDES}collection_interval", "intervals of tenants"),
-    Pending(f"{OVERRIDES}disable_collection", "disable_collection"),
-    Pending(f"{OVERRIDES}span_name_sanitization", "sanitising of span names"),
     Pending("overrides.defaults.ingestion.rate_strategy", "the global rate strategy", other_than("local")),
     Pending("overrides.defaults.ingestion.rate_limit_bytes", "rate limits", other_than(30_000_000)),
     Pending("overrides.defaults.ingestion.burst_size_bytes", "rate limits", other_than(30_000_000)),
