@@ -33,6 +33,8 @@ LEDGER_COUNTERS: dict[str, str] = {
     f"{REGISTRY}drain_patterns_evicted_total": "Patterns that had to make room for others.",
     f"{REGISTRY}drain_patterns_expired_total": "Always 0: patterns don't expire.",
     f"{REGISTRY}drain_lines_skipped_total": "Span names with too few or too many tokens to be sanitised.",
+    f"{REGISTRY}drain_tokens_per_line_count": "Span names that were looked at; a label set's once per window.",
+    f"{REGISTRY}drain_tokens_per_line_sum": "Their tokens: Tempo's histogram, but for its buckets.",
     "spanmill_latencies_clamped_total": "Spans whose latency was cut to 2^53 ns, about 104 days.",
     "spanmill_weights_clamped_total": "Spans whose multiplier was outside 2^-32 to 2^31 and was brought within.",
 }
