@@ -167,6 +167,17 @@ overrides:
     assert config.with_runtime(RuntimeOverrides()).notes == ()
 
 
+def test_an_interval_that_is_rounded_up_to_whole_windows_is_noted() -> None:
+    """REG-1."""
+    file = "overrides: {NAME: {metrics_generator: {collection_interval: LENGTH}}}"
+    assert configured(file.replace("NAME", "bank").replace("LENGTH", "30s")).runtime.notes == ()
+    config = configured(file.replace("NAME", "shop").replace("LENGTH", "40s"))
+    assert config.runtime.notes == (
+        "overrides.yaml:1: overrides.shop.metrics_generator.collection_interval: "
+        "no multiple of metrics_generator.registry.collection_interval, the log's windows: 45s is taken",
+    )
+
+
 def test_the_hash_is_the_texts() -> None:
     """§15.7: tempo_runtime_config_hash."""
     text = "overrides: {shop: {}}"

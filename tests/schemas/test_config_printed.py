@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.config import Config, RuntimeOverrides, TenantOverrides, load_overrides_file, tenant_settings
+from schemas.config import load_config, load_overrides_file, tenant_settings
 from schemas.config.durations import UNIT_NS, Unit, parse_duration
-from schemas.config.load import load_file, parse, validate
+from schemas.config.load import load_file
 from schemas.config.printed import printed
 from schemas.config.sizing import series_of_edge, series_of_label_set, sizes
 from schemas.config.yaml_lines import read_yaml
@@ -127,12 +127,6 @@ def test_no_secret_is_shown() -> None:
     assert "hunter2" not in shown("shop")
 
 
-def read_back(text: str) -> Config:
-    """The configuration that a printed one is."""
-    document = parse("printed", text)
-    return validate(Config, "printed", document, document.values, ())
-
-
 PROCESSORS = st.lists(st.sampled_from(["span-metrics", "service-graphs", "span-metrics-size", "host-info", "x"]))
 NUMBERS = st.lists(st.floats(1e-9, 1e9), max_size=3, unique=True).map(sorted)
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=3)
@@ -156,11 +150,12 @@ def test_what_is_printed_means_the_same(
         service_graphs: {{enable_client_server_prefix: {value_text(switch)}}}
 """
     static = load_file(None, "metrics_generator: {processor: {span_metrics: {dimensions: [static]}}}")
-    document = parse("o.yaml", f"shop:\n    metrics_generator:{block}")
-    shop = validate(TenantOverrides, "o.yaml", document, document.values["shop"], ())
-    config = static.config.with_runtime(RuntimeOverrides({"shop": shop}))
+    file = f"overrides:\n  shop:\n    metrics_generator:{block}"
+    config = static.config.with_runtime(load_overrides_file(Path("o.yaml"), file, static.config))
     for tenant in ("shop", "bank"):
-        assert tenant_settings(read_back(printed(static, config, tenant)), "any") == tenant_settings(config, tenant)
+        assert tenant_settings(load_config(None, printed(static, config, tenant)), "any") == tenant_settings(
+            config, tenant
+        )
 
 
 VALUES = st.recursive(
