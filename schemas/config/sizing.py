@@ -61,12 +61,14 @@ def sizes(config: Config, shards: int) -> Iterator[str]:
 
 def size(settings: TenantSettings, shards: int) -> str:
     """A tenant's bound, and what counts for it."""
-    parts = [
-        f"{count} for each {what}"
-        for count, what in (
-            (series_of_label_set(settings), "label set of span metrics"),
-            (series_of_edge(settings), "edge"),
-        )
-        if count
-    ]
-    return "; ".join([bound(settings.limits, shards), *parts])
+    counts = {
+        "label set of span metrics": series_of_label_set(settings),
+        "resource with target_info": int(
+            settings.span_metrics is not None and settings.span_metrics.enable_target_info
+        ),
+        "edge": series_of_edge(settings),
+        "host": int(settings.host_info is not None),
+    }
+    return "; ".join(
+        [bound(settings.limits, shards), *(f"{count} for each {what}" for what, count in counts.items() if count)]
+    )

@@ -192,6 +192,18 @@ def test_lim_5a_what_a_label_set_and_an_edge_count_for(text: str, label_set: int
     assert (series_of_label_set(own), series_of_edge(own)) == (label_set, edge)
 
 
+def test_info_metrics_are_one_series_each() -> None:
+    """LIM-5a."""
+    text = """
+metrics_generator: {processor: {span_metrics: {enable_target_info: true}}}
+overrides: {defaults: {metrics_generator: {processors: [span-metrics-count, host-info], max_active_series: 5}}}
+"""
+    assert list(sizes(load_file(None, text).config, 2)) == [
+        "every tenant: at most 10 series (5 in each of 2 shards); 1 for each label set of span metrics; "
+        "1 for each resource with target_info; 1 for each host"
+    ]
+
+
 def test_tenants_of_one_size_share_a_line() -> None:
     config = load_file(None, "").config
     blocks = "".join(f"  t{i}: {{metrics_generator: {{max_active_series: 10}}}}\n" for i in range(7))
