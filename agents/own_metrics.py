@@ -23,6 +23,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
+from agents.registry_gauges import RegistryGauges
 from agents.remote_write.metrics import RemoteStorageMetrics
 from schemas.deltas import Ledger
 
@@ -81,6 +82,8 @@ class OwnMetrics:
         self._define_generator()
         self._define_sink()
         self.remote_storage = RemoteStorageMetrics(self.registry)
+        self.registry_gauges = RegistryGauges()
+        self.registry.register(self.registry_gauges)
         self.lag_records = self._gauge(
             "spanmill_lag_records", "Records that a partition's owner hasn't taken yet.", "stage", "partition"
         )

@@ -6,6 +6,7 @@ window; one that is `endpoint_max_lag` behind is written off, loudly, and no lon
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -115,6 +116,7 @@ class ShardWriter:
             raise failed.exceptions[0] from failed
         finally:
             self._spilled.close()
+            self._hide()
 
     def _has_room(self) -> bool:
         lengths = [len(lane.waiting) for lane in self._lanes if not lane.written_off]
@@ -244,10 +246,21 @@ class ShardWriter:
     def _show(self, window: WindowSamples) -> None:
         self._metrics.windows_completed.inc()
         self._metrics.active_series.labels(window.shard).set(sum(tenant.active_series for tenant in window.tenants))
+        self._metrics.registry_gauges.show(window.shard, {tenant.tenant: tenant.gauges for tenant in window.tenants})
         for tenant in window.tenants:
             self._metrics.remote_storage.completed(tenant.tenant, window.end_ms)
         for lane in self._lanes:
             self._show_lane(lane)
+
+    def _hide(self) -> None:
+        """The shard is let go: what is shown of it is somebody else's to show."""
+        self._metrics.registry_gauges.forget(self._shard)
+        with contextlib.suppress(KeyError):
+            self._metrics.active_series.remove(str(self._shard))
+        for lane in self._lanes:
+            for gauge in (self._metrics.windows_waiting, self._metrics.written_off):
+                with contextlib.suppress(KeyError):
+                    gauge.remove(lane.endpoint.name, str(self._shard))
 
     def _show_lane(self, lane: Lane) -> None:
         labels = (lane.endpoint.name, self._shard)

@@ -71,8 +71,10 @@ class Sink:
         """The owner of a shard that has just been assigned, restored from its newest complete snapshot."""
         found = newest_snapshot(table, shard)
         if found is None:
-            return ShardOwner(self, worker, Shard(shard, self.settings_of, self.interval_ms))
-        return ShardOwner(self, worker, Shard.restore(found.cut, self.settings_of, self.interval_ms))
+            new = Shard(shard, self.settings_of, self.interval_ms, stale_markers=self.work.stale_markers)
+            return ShardOwner(self, worker, new)
+        restored = Shard.restore(found.cut, self.settings_of, self.interval_ms, stale_markers=self.work.stale_markers)
+        return ShardOwner(self, worker, restored)
 
     def close(self) -> None:
         """Stop the threads."""

@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class SpilledWindows:
         try:
             path = self._own_directory() / f"{number}.arrow"
             rest = replace(window, tenants=tuple(_without_samples(tenant) for tenant in window.tenants))
-            _write(path, [samples for tenant in window.tenants for samples in _sample_lists(tenant).values()])
+            _write(path, [samples for tenant in window.tenants for samples in _sample_lists(tenant)])
         except (OSError, pa.ArrowException, OverflowError) as error:
             if not self.failed:
                 what = "windows can't be kept on disk: endpoints wait for the slowest one"
@@ -97,7 +97,7 @@ class SpilledWindows:
         known = _KnownSeries(self._known)
         lists = _read(spilled.path, known)
         tenants = [
-            _with_lists(tenant, {name: next(lists) for name in _sample_lists(tenant)})
+            replace(tenant, zeros=next(lists), values=next(lists), stale=next(lists))
             for tenant in spilled.rest.tenants
         ]
         self._known = known.all()
@@ -116,19 +116,12 @@ class SpilledWindows:
         return self._own
 
 
-def _sample_lists(tenant: TenantSamples) -> dict[str, list[Sample]]:
-    """The fields of a tenant's samples that are lists of samples."""
-    values = {field.name: getattr(tenant, field.name) for field in fields(tenant)}
-    return {name: value for name, value in values.items() if isinstance(value, list)}
-
-
-def _with_lists(tenant: TenantSamples, lists: Mapping[str, list[Sample]]) -> TenantSamples:
-    changes: dict[str, Any] = dict(lists)
-    return replace(tenant, **changes)
+def _sample_lists(tenant: TenantSamples) -> list[Sequence[Sample]]:
+    return [tenant.zeros, tenant.values, tenant.stale]
 
 
 def _without_samples(tenant: TenantSamples) -> TenantSamples:
-    return _with_lists(tenant, {name: [] for name in _sample_lists(tenant)})
+    return replace(tenant, zeros=[], values=[], stale=[])
 
 
 def _write(path: Path, lists: Sequence[Sequence[Sample]]) -> None:

@@ -23,7 +23,7 @@ class Answer(StrEnum):
     BUSY = "busy"
 
 
-RETRIED = frozenset({Answer.DENIED, Answer.BUSY})
+RETRIED = frozenset({Answer.DENIED, Answer.BUSY, Answer.WRONG_PROTOCOL})
 """Answers that say nothing about the samples: the same request may be stored later."""
 
 BY_STATUS = {

@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from agents.remote_write.answers import Written
+
 PREFIX = "prometheus_remote_storage_"
 QUEUE_LABELS = ("tenant", "remote_name", "url")
 BATCH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300)
@@ -31,6 +33,19 @@ class Load:
     samples: int
     histograms: int
     exemplars: int
+
+    @property
+    def rows(self) -> int:
+        """Samples of either kind."""
+        return self.samples + self.histograms
+
+    def less(self, stored: Written) -> "Load":
+        """What of it wasn't stored."""
+        return Load(
+            max(self.samples - stored.samples, 0),
+            max(self.histograms - stored.histograms, 0),
+            max(self.exemplars - stored.exemplars, 0),
+        )
 
 
 class RemoteStorageMetrics:

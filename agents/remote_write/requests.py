@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from agents.remote_write.metrics import Load
+from schemas.native_histogram import NativeHistogram
 from schemas.remote_write import Row
 
 MAX_BYTES = 4_000_000
 """Of a request before its compression, roughly. Receivers take 32 MB (Prometheus 3) or more; proxies may take less."""
 SAMPLE_BYTES = 40
 EXEMPLAR_BYTES = 100
+BUCKET_BYTES = 8
 
 
 def chunks(rows: Iterable[Row], most_rows: int, most_bytes: int = MAX_BYTES) -> Iterator[list[Row]]:
@@ -28,9 +30,11 @@ def chunks(rows: Iterable[Row], most_rows: int, most_bytes: int = MAX_BYTES) -> 
 
 def row_bytes(row: Row) -> int:
     """About how long a row is in a request."""
-    return len(row.labels_block) + SAMPLE_BYTES + (EXEMPLAR_BYTES if row.exemplar is not None else 0)
+    size = len(row.labels_block) + SAMPLE_BYTES + EXEMPLAR_BYTES * len(row.exemplars)
+    return size + BUCKET_BYTES * len(row.value.buckets) if isinstance(row.value, NativeHistogram) else size
 
 
 def load_of(rows: Sequence[Row]) -> Load:
     """What rows carry."""
-    return Load(len(rows), 0, sum(row.exemplar is not None for row in rows))
+    histograms = sum(isinstance(row.value, NativeHistogram) for row in rows)
+    return Load(len(rows) - histograms, histograms, sum(len(row.exemplars) for row in rows))

@@ -203,7 +203,7 @@ class HttpClient(Section):
     proxy_url: Annotated[SecretStr, AfterValidator(check_proxy_url)] = SecretStr("")
     """The HTTP proxy to go through. It may have credentials: it is shown nowhere."""
     no_proxy: str = ""
-    """Hosts that are reached without it, separated by commas."""
+    """Hosts, domains and networks that are reached without it, separated by commas; this machine always is, then."""
     proxy_from_environment: bool = False
     """Whether HTTP_PROXY, HTTPS_PROXY and NO_PROXY say which."""
     proxy_connect_header: dict[str, tuple[HeaderValue, ...]] = Field(default_factory=dict)

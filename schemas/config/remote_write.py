@@ -89,7 +89,7 @@ class RemoteWriteConfig(HttpClient):
     queue_config: QueueConfig = QueueConfig()
     metadata_config: MetadataConfig = MetadataConfig()
     protobuf_message: Literal["prometheus.WriteRequest", "io.prometheus.write.v2.Request"] = "prometheus.WriteRequest"
-    """Remote write 1.0 or 2.0."""
+    """Remote write 1.0 or 2.0, which is smaller and has metadata; an endpoint that doesn't know 2.0 gets 1.0."""
 
     # Read in their shape only: schemas/config/pending.py refuses what they would switch on.
     sigv4: dict[str, Any] | None = None

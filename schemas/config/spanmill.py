@@ -64,9 +64,13 @@ class SinkWork(Section):
     snapshot_every_windows: Annotated[Int, Field(ge=1)] = 4
     """How often a shard's state is kept: a restart begins at the last one."""
     endpoint_max_lag_s: PositiveSeconds = Field(default=3600.0, alias="endpoint_max_lag")
-    """An endpoint that is so far behind holds no window back any more."""
+    """An endpoint that is so far behind, by the clock and by the log, is written off: it goes on from the newest window
+    when it answers."""
+    stale_markers: bool = False
+    """Whether a series that ends gets Prometheus' stale marker, so that queries end it at once; Tempo sends none (Q14).
+    The same for all sinks of an installation."""
     data_dir: Directory = Path("data")
-    """For what can be computed again."""
+    """For what can be computed again: Faust's state, and windows that an endpoint doesn't have yet."""
 
 
 class IngesterWork(Section):

@@ -10,8 +10,8 @@ import pytest
 
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.answers import LONGEST_WAIT_S, Answer, classify, retry_after_s
-from agents.remote_write.endpoint import MARKER
 from agents.remote_write.requests import chunks
+from schemas.metric_families import WINDOW_MARKER as MARKER
 from schemas.remote_write import Row, encode_series_labels
 from streams.series import Sample, Series
 from streams.shard import TenantSamples, WindowSamples

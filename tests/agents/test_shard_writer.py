@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,19 @@ def test_any_window_comes_back_from_disk_as_it_was(
     assert spilled._own is not None
     assert list(spilled._own.iterdir()) == []
     spilled.close()
+
+
+async def test_the_registrys_gauges_are_shown_while_the_shard_is_owned(tmp_path: Path) -> None:
+    gauges = {("tempo_metrics_generator_registry_active_series", ()): 3.0}
+    labelled = {("tempo_metrics_generator_registry_label_cardinality_demand_estimate", (("label_name", "pod"),)): 9.0}
+    (samples,) = window(1).tenants
+    shown = replace(window(1), tenants=(replace(samples, gauges={**gauges, **labelled}),))
+    async with running(tmp_path, Gated("a")) as it:
+        await it.writer.put(Completed(shown))
+        await asyncio.sleep(0.01)
+        of = {"tenant": "team-a", "shard": "7"}
+        assert it.value("tempo_metrics_generator_registry_active_series", **of) == 3
+        name = "tempo_metrics_generator_registry_label_cardinality_demand_estimate"
+        assert it.value(name, label_name="pod", **of) == 9
+    assert it.value("tempo_metrics_generator_registry_active_series", **of) is None
+    assert it.value("spanmill_sink_windows_waiting", endpoint="a", shard="7") is None

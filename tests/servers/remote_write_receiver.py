@@ -2,7 +2,7 @@
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from aiohttp import web
 from google.protobuf.message import DecodeError
 
 from schemas import remote_write_pb2 as pb
+from schemas import remote_write_v2_pb2 as pb2
 
 MAX_EXEMPLAR_CHARACTERS = 128
 
@@ -73,11 +74,14 @@ Rule = Callable[[Received], Reply]
 class Receiver:
     """Answers by a rule, and keeps what came and what it took."""
 
-    def __init__(self, rule: Rule = lambda _: Reply()) -> None:
+    def __init__(self, rule: Rule = lambda _: Reply(), *, only_version_1: bool = False) -> None:
         self.rule = rule
+        self.only_version_1 = only_version_1
+        """As receivers before 2.0: they read nothing from a request of 2.0, and say that all is well."""
         self.received: list[Received] = []
         self.problems: list[str] = []
         self.url = ""
+        self.ignored = 0
         self._taken: list[Received] = []
 
     @property
@@ -91,6 +95,9 @@ class Receiver:
         return [(s.name, *sample) for each in self._taken for s in each.series for sample in s.samples]
 
     async def handle(self, request: web.Request) -> web.Response:
+        if self.only_version_1 and request.headers.get("X-Prometheus-Remote-Write-Version") != "0.1.0":
+            self.ignored += 1
+            return web.Response(status=204)
         try:
             received = read_request(request, await request.read())
         except ProtocolError as problem:
@@ -100,7 +107,8 @@ class Receiver:
         reply = self.rule(received)
         if reply.status < 300:
             self._taken.append(received)
-        return web.Response(status=reply.status, text=reply.text, headers=reply.headers)
+        confirmed = written_headers(received) if received.version == "2" and reply.status < 300 else {}
+        return web.Response(status=reply.status, text=reply.text, headers={**confirmed, **reply.headers})
 
     @contextlib.asynccontextmanager
     async def serve(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["Receiver"]:
@@ -122,11 +130,17 @@ def read_request(request: web.Request, body: bytes) -> Received:
     """A request that follows the specification to the letter; raises ProtocolError for any other."""
     received = Received([(name, value) for name, value in request.headers.items()], target=request.path)
     expect(received, "Content-Encoding", "snappy")
-    expect(received, "Content-Type", "application/x-protobuf")
-    expect(received, "X-Prometheus-Remote-Write-Version", "0.1.0")
     if not received.header("User-Agent"):
         raise ProtocolError("no User-Agent")
-    read_version_1(received, bytes(cramjam.snappy.decompress_raw(body)))
+    message = bytes(cramjam.snappy.decompress_raw(body))
+    if received.header("Content-Type") == "application/x-protobuf;proto=io.prometheus.write.v2.Request":
+        received.version = "2"
+        expect(received, "X-Prometheus-Remote-Write-Version", "2.0.0")
+        read_version_2(received, message)
+    else:
+        expect(received, "Content-Type", "application/x-protobuf")
+        expect(received, "X-Prometheus-Remote-Write-Version", "0.1.0")
+        read_version_1(received, message)
     return received
 
 
@@ -156,6 +170,53 @@ def read_version_1(received: Received, message: bytes) -> None:
         name = pb.MetricMetadata.MetricType.Name(family.type)
         received.metadata[family.metric_family_name] = (name, family.help)
     check_times(received)
+
+
+def read_version_2(received: Received, message: bytes) -> None:
+    try:
+        request = pb2.Request.FromString(message)
+    except DecodeError as error:
+        raise ProtocolError(f"not a Request: {error}") from error
+    if request.SerializeToString(deterministic=True) != message:
+        raise ProtocolError("fields that aren't known, or not in canonical form")
+    symbols = list(request.symbols)
+    if symbols[:1] != [""] or len(set(symbols)) != len(symbols):
+        raise ProtocolError(f"symbols must begin with an empty one and be there once: {symbols}")
+    used = {0}
+    for series in request.timeseries:
+        used |= set(series.labels_refs) | {series.metadata.help_ref, series.metadata.unit_ref}
+        labels = checked_labels(resolved(series.labels_refs, symbols))
+        samples = [(sample.value, sample.timestamp) for sample in series.samples]
+        histograms = [(each.count_int, each.timestamp) for each in series.histograms]
+        if bool(samples) == bool(histograms):
+            raise ProtocolError(f"{labels} must have either samples or histograms")
+        exemplars = []
+        for exemplar in series.exemplars:
+            used |= set(exemplar.labels_refs)
+            exemplars.append(checked_exemplar(dict(resolved(exemplar.labels_refs, symbols))))
+        received.series.append(Series(labels, samples, histograms, exemplars))
+        if series.HasField("metadata"):
+            kind = pb2.Metadata.MetricType.Name(series.metadata.type)
+            received.metadata[labels["__name__"]] = (kind, symbols[series.metadata.help_ref])
+    if used != set(range(len(symbols))):
+        raise ProtocolError("symbols that nothing refers to, or references to none")
+    check_times(received)
+
+
+def resolved(refs: Sequence[int], symbols: Sequence[str]) -> list[tuple[str, str]]:
+    if len(refs) % 2 or any(ref >= len(symbols) for ref in refs):
+        raise ProtocolError(f"references that aren't pairs of symbols: {refs}")
+    return [(symbols[name], symbols[value]) for name, value in zip(refs[::2], refs[1::2], strict=True)]
+
+
+def written_headers(received: Received) -> dict[str, str]:
+    """What a receiver of 2.0 says when it has taken everything."""
+    counts = {
+        "Samples": sum(len(series.samples) for series in received.series),
+        "Histograms": sum(len(series.histograms) for series in received.series),
+        "Exemplars": sum(len(series.exemplars) for series in received.series),
+    }
+    return {f"X-Prometheus-Remote-Write-{what}-Written": str(count) for what, count in counts.items()}
 
 
 def checked_labels(pairs: list[tuple[str, str]]) -> dict[str, str]:
