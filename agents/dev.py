@@ -17,6 +17,7 @@ from rich.console import Console
 from agents import distributor, generator, sink, terminal, topics
 from agents.embedded_broker import EmbeddedBroker
 from agents.generated import Generated
+from agents.live_config import LiveConfig
 from agents.options import with_kafka, with_remote_write
 from agents.own_metrics import OwnMetrics, own_routes, serve
 from agents.warm_up import warm_up
@@ -90,6 +91,7 @@ class Dev:
     def __init__(self, config: Config, options: DevOptions, console: Console) -> None:
         self._config, self._options, self._console = config, options, console
         self._metrics, self._generated = OwnMetrics(), Generated()
+        self._live = LiveConfig(config, self._metrics.config, embedded=options.kafka is None)
         self._ready = asyncio.Event()
         self._stop_stages = asyncio.Event()
 
@@ -99,7 +101,7 @@ class Dev:
         async with serve(HOST, self._options.port, routes) as port:
             if not await self._warmed_up(stop):
                 return
-            async with asyncio.TaskGroup() as tasks:
+            async with self._live.watched(), asyncio.TaskGroup() as tasks:
                 stages = self._start_stages(tasks)
                 stages.append(tasks.create_task(self._show(port, stop), name="terminal"))
                 await self._until_stopped(stop)
@@ -122,16 +124,26 @@ class Dev:
         return True
 
     def _start_stages(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
-        config, stop, metrics, embedded = self._config, self._stop_stages, self._metrics, self._options.kafka is None
+        config, stop, metrics, live = self._config, self._stop_stages, self._metrics, self._live
+        embedded = self._options.kafka is None
         ready = {name: asyncio.Event() for name in ("distributor", "generator", "sink")}
         tasks.create_task(self._become_ready(list(ready.values())), name="ready")
         return [
             tasks.create_task(
-                sink.run(config, stop, metrics, embedded=embedded, ready=ready["sink"], endpoints=[self._generated]),
+                sink.run(
+                    config,
+                    stop,
+                    metrics,
+                    live=live,
+                    embedded=embedded,
+                    ready=ready["sink"],
+                    endpoints=[self._generated],
+                ),
                 name="sink",
             ),
             tasks.create_task(
-                generator.run(config, stop, metrics, embedded=embedded, ready=ready["generator"]), name="generator"
+                generator.run(config, stop, metrics, live=live, embedded=embedded, ready=ready["generator"]),
+                name="generator",
             ),
             tasks.create_task(
                 distributor.run(config, stop, metrics, embedded=embedded, ready=ready["distributor"]),

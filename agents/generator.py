@@ -6,41 +6,42 @@ idle. The folded state is never written in mid-window: what a crash interrupts i
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 
 import structlog
 
 from agents import kafka
 from agents.inbox import Inbox, LogRecord
+from agents.live_config import LiveConfig
 from agents.log_probe import Ends, LogProbe
 from agents.memory import keep_freed_memory
 from agents.own_metrics import OwnMetrics
 from agents.producer import Headers, Producer
+from agents.rules_log import RulesLog
 from agents.ticks import TickTimer
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
 from schemas.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
-from schemas.config import Config, TenantSettings, tenant_settings
-from schemas.control import CONTROL_HEADER, Tick, encode_control
+from schemas.config import Config
+from schemas.control import CONTROL_HEADER, ConfigChange, Tick, encode_control
 from schemas.deltas import encode_window
 from schemas.errors import Malformed
 from schemas.murmur2 import count_misplaced
 from schemas.otlp import Codec
 from schemas.record import Record
 from schemas.record_format import RecordFormat
-from streams.partition import MAX_HALF_EDGE_BYTES, Closing, PartitionFold, Rejected
+from schemas.rules_in_force import RulesInForce
+from streams.partition import Closing, PartitionFold, Rejected
 
 log = structlog.get_logger(__name__)
 
 DELIVERIES_IN_FLIGHT = 8
 """Closings that may wait for their acknowledgement while the next records are folded."""
-EMBEDDED_HALF_EDGE_BYTES = 700_000
-"""What half-edges may take with the embedded broker, which has no records over 1 MB."""
 CHECKPOINT_KEY = b"checkpoint"
 """Prefix of a partition's key in the table: one key per partition, so that recovery reads one record."""
 
@@ -59,29 +60,21 @@ class Delivery:
 class Generator:
     """What the owners of one process share: clients, settings, threads and metrics."""
 
-    def __init__(
-        self, config: Config, metrics: OwnMetrics, partitions: int, shards: int, *, embedded: bool = False
-    ) -> None:
-        self.config, self.metrics = config, metrics
+    def __init__(self, config: Config, live: LiveConfig, metrics: OwnMetrics, partitions: int, shards: int) -> None:
+        self.config, self.live, self.metrics = config, live, metrics
         self.partitions, self.shards = partitions, shards
         self.names = TopicNames.of(config)
         self.producer = Producer(kafka.producer_settings(config))
+        self.rules_log = RulesLog(config, live, metrics.config, "generator")
         self.probe = LogProbe(kafka.client_settings(config))
         self.threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fold")
         self.codec = Codec(config.metrics_generator.codec)
         self.format = RecordFormat(self.codec, config.spanmill.tenant_headers)
-        self.interval_ms = config.metrics_generator.registry.collection_interval_ms
-        self.max_half_edge_bytes = EMBEDDED_HALF_EDGE_BYTES if embedded else MAX_HALF_EDGE_BYTES
-
-        @cache
-        def settings_of(tenant: str) -> TenantSettings:
-            return tenant_settings(config, tenant)
-
-        self._settings_of = settings_of
 
     def fold_from(self, checkpoint: Checkpoint) -> PartitionFold:
-        """The state of a partition as its checkpoint describes it."""
-        return PartitionFold(self._settings_of, self.interval_ms, self.codec, checkpoint, self.max_half_edge_bytes)
+        """The state of a partition as its checkpoint, which has rules, describes it."""
+        own = self.live.rules
+        return PartitionFold(own.settings_of, own.interval_ms, self.codec, checkpoint)
 
     def owner(self, worker: Worker, partition: int, table: Mapping[bytes, bytes]) -> "PartitionOwner":
         """The owner of a partition that has just been assigned."""
@@ -108,6 +101,17 @@ class PartitionOwner:
         self._timer = TickTimer(generator.config.spanmill.generator.tick_after_s)
         self._folding = False
         self._folded: PartitionFold | None = None
+
+    @property
+    def rules(self) -> RulesInForce | None:
+        """The rules that the partition follows; None before it has begun."""
+        return None if self._folded is None else self._folded.rules
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the partition is read to its end."""
+        end = self._worker.end_offset(self.partition)
+        return end is not None and self.next_offset >= end and self._inbox.empty and not self._folding
 
     @property
     def start_offset(self) -> int:
@@ -137,10 +141,11 @@ class PartitionOwner:
         checkpoint = await self._first_checkpoint()
         self._inbox.next_offset = checkpoint.next_offset
         self._folded = self._generator.fold_from(checkpoint)
-        async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._fold_records())
-            loops.create_task(self._deliver())
-            loops.create_task(self._tick())
+        with self._generator.rules_log.followed_by(self):
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._fold_records())
+                loops.create_task(self._deliver())
+                loops.create_task(self._tick())
 
     @property
     def _fold(self) -> PartitionFold:
@@ -148,12 +153,20 @@ class PartitionOwner:
         return self._folded
 
     async def _first_checkpoint(self) -> Checkpoint:
-        """The saved checkpoint if it belongs to this log; else a new one, written before any record is read."""
+        """The saved checkpoint if it belongs to this log; else a new one, written before any record is read.
+
+        It has the rules that hold until the first configuration record: this process' own.
+        """
         names, saved = self._generator.names, self._checkpoint
         ends = await self._generator.probe.ends(names.spans, self.partition)
-        if saved is not None and not await self._replaced(saved, ends):
+        replaced = saved is not None and await self._replaced(saved, ends)
+        if saved is not None and saved.rules is not None and not replaced:
             return saved
-        fresh = Checkpoint.initial(ends.low) if saved is None else saved.restarted(ends.low)
+        fresh = Checkpoint.initial(ends.low)
+        if saved is not None:
+            fresh = saved.restarted(ends.low) if replaced else saved
+        if fresh.rules is None:
+            fresh = replace(fresh, rules=RulesInForce.initial(self._generator.live.rules, fresh.revision))
         await self._save(fresh)
         return fresh
 
@@ -202,8 +215,26 @@ class PartitionOwner:
         for closing in fed.closings:
             for window in closing.windows:
                 generator.metrics.ledger.add(window.ledger)
+        if fed.closings:
+            for tenant, settings in self._fold.tenants.items():
+                generator.metrics.config.show_processors(tenant, settings)
+        self._note_unreadable(records, fed.rejected)
         checkpoint = fed.closings[-1].checkpoint if fed.closings else None
         return Delivery(encoded, checkpoint, (*unreadable, *fed.rejected))
+
+    def _note_unreadable(self, records: Sequence[Record], rejected: Sequence[Rejected]) -> None:
+        """Say which configuration records can't be followed: what they change is missing from the metrics."""
+        changes = {record.offset for record in records if isinstance(record.control, ConfigChange)}
+        for each in rejected:
+            if each.offset in changes:
+                self._generator.metrics.config.unreadable.labels("generator").inc()
+                log.error(
+                    "rules in the log that can't be followed: those before hold",
+                    topic=self._generator.names.spans,
+                    partition=self.partition,
+                    offset=each.offset,
+                    reason=each.reason,
+                )
 
     def _encode(self, closing: Closing) -> tuple[list[list[bytes]], ...]:
         generator = self._generator
@@ -293,9 +324,7 @@ class PartitionOwner:
         generator = self._generator
         while True:
             await asyncio.sleep(self._timer.poll_s)
-            end = self._worker.end_offset(self.partition)
-            at_end = end is not None and self.next_offset >= end and self._inbox.empty and not self._folding
-            if not at_end or not self._timer.due(self._fold.open_end_ms, self.next_offset):
+            if not self.at_end or not self._timer.due(self._fold.open_end_ms, self.next_offset):
                 continue
             tick = encode_control(Tick(self._fold.open_end_ms or 0))
             appended = await generator.producer.send(
@@ -315,26 +344,33 @@ async def run(
     stop: asyncio.Event,
     metrics: OwnMetrics,
     *,
+    live: LiveConfig | None = None,
     embedded: bool = False,
     ready: asyncio.Event | None = None,
 ) -> None:
-    """Run a generator until `stop` is set; raises what made it fail. `embedded`: the broker has no topic settings."""
+    """Run a generator until `stop` is set; raises what made it fail. `embedded`: the broker has no topic settings.
+
+    `live` is for stages that share a process, whose affair it is then to watch it.
+    """
     keep_freed_memory()
     names = TopicNames.of(config)
     counts = await check_topics(config, embedded=embedded)
     await asyncio.to_thread(warm_up, config)
-    generator = Generator(config, metrics, counts[names.spans], counts[names.deltas], embedded=embedded)
-    settings = WorkerSettings(
-        app_id=names.generator_app,
-        topic=names.spans,
-        partitions=generator.partitions,
-        table="checkpoints",
-        data_dir=config.spanmill.generator.data_dir,
-        newest_record_only=True,
-        max_record_bytes=CHANGELOG_MAX_RECORD_BYTES,
-        broker=kafka.faust_settings(config),
-    )
-    try:
+    async with contextlib.AsyncExitStack() as running:
+        if live is None:
+            live = LiveConfig(config, metrics.config, embedded=embedded)
+            await running.enter_async_context(live.watched())
+        generator = Generator(config, live, metrics, counts[names.spans], counts[names.deltas])
+        running.callback(generator.close)
+        await running.enter_async_context(generator.rules_log.running())
+        settings = WorkerSettings(
+            app_id=names.generator_app,
+            topic=names.spans,
+            partitions=generator.partitions,
+            table="checkpoints",
+            data_dir=config.spanmill.generator.data_dir,
+            newest_record_only=True,
+            max_record_bytes=CHANGELOG_MAX_RECORD_BYTES,
+            broker=kafka.faust_settings(config),
+        )
         await Worker(settings, generator.owner, metrics, "generator").run(stop, ready)
-    finally:
-        generator.close()

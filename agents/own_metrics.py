@@ -23,6 +23,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, Metric, UnknownMetricFamily
 from prometheus_client.registry import Collector
 
+from agents.config_metrics import ConfigMetrics
 from agents.registry_gauges import RegistryGauges
 from agents.remote_write.metrics import RemoteStorageMetrics
 from schemas.deltas import Ledger
@@ -81,6 +82,7 @@ class OwnMetrics:
         self.registry.register(self.ledger)
         self._define_generator()
         self._define_sink()
+        self.config = ConfigMetrics(self.registry)
         self.remote_storage = RemoteStorageMetrics(self.registry)
         self.registry_gauges = RegistryGauges()
         self.registry.register(self.registry_gauges)

@@ -7,29 +7,32 @@ they have.
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import structlog
 
 from agents import kafka
 from agents.endpoint import Endpoint
 from agents.inbox import Inbox, LogRecord
+from agents.live_config import LiveConfig
 from agents.log_probe import LogProbe
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.endpoints import remote_write_endpoints
+from agents.rules_log import RulesLog
 from agents.shard_writer import Completed, ShardWriter
 from agents.spilled_windows import SpilledWindows
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
-from schemas.config import Config, TenantSettings, tenant_settings
-from schemas.control import CONTROL_HEADER, Waiver, decode_control
+from schemas.config import Config
+from schemas.control import CONTROL_HEADER, ConfigChange, Waiver, decode_control
 from schemas.deltas import Batch, decode_batch
 from schemas.errors import Malformed
+from schemas.rules_in_force import RulesInForce
 from schemas.snapshot import RECORD_LIMIT_BYTES, newest_snapshot, obsolete_keys, snapshot_records
 from streams.shard import Cut, Outcome, Shard, WindowSamples
 
@@ -54,26 +57,33 @@ class Sink:
     """What the owners of one process share."""
 
     def __init__(
-        self, config: Config, metrics: OwnMetrics, endpoints: Sequence[Endpoint], *, embedded: bool = False
+        self,
+        config: Config,
+        live: LiveConfig,
+        metrics: OwnMetrics,
+        endpoints: Sequence[Endpoint],
+        *,
+        embedded: bool = False,
     ) -> None:
-        self.metrics, self.endpoints = metrics, tuple(endpoints)
+        self.live, self.metrics, self.endpoints = live, metrics, tuple(endpoints)
         self.names = TopicNames.of(config)
         self.work = config.spanmill.sink
         self.probe = LogProbe(kafka.client_settings(config))
         self.threads = ThreadPoolExecutor(2, thread_name_prefix="complete")
-        self.interval_ms = config.metrics_generator.registry.collection_interval_ms
+        self.rules_log = RulesLog(config, live, metrics.config, "sink")
         self.writer = uuid.uuid4().bytes
         """Names this process in the keys of snapshots: a zombie's half must not mix with another's."""
         self.record_limit = EMBEDDED_RECORD_BYTES if embedded else RECORD_LIMIT_BYTES
-        self.settings_of = _cached_settings(config)
 
     def owner(self, worker: Worker, shard: int, table: Mapping[bytes, bytes]) -> "ShardOwner":
         """The owner of a shard that has just been assigned, restored from its newest complete snapshot."""
         found = newest_snapshot(table, shard)
+        own, stale_markers = self.live.rules, self.work.stale_markers
+        rules = RulesInForce.initial(own)
         if found is None:
-            new = Shard(shard, self.settings_of, self.interval_ms, stale_markers=self.work.stale_markers)
+            new = Shard(shard, own.settings_of, own.interval_ms, rules, provisional=True, stale_markers=stale_markers)
             return ShardOwner(self, worker, new)
-        restored = Shard.restore(found.cut, self.settings_of, self.interval_ms, stale_markers=self.work.stale_markers)
+        restored = Shard.restore(found.cut, own.settings_of, own.interval_ms, rules, stale_markers=stale_markers)
         return ShardOwner(self, worker, restored)
 
     def close(self) -> None:
@@ -97,7 +107,24 @@ class ShardOwner:
             sink.work.endpoint_max_lag_s,
         )
         self._since_cut = 0
+        self._feeding = False
         self._gaps: dict[int, tuple[float, str]] = {}
+
+    @property
+    def partition(self) -> int:
+        """The shard's number."""
+        return self._shard.index
+
+    @property
+    def rules(self) -> RulesInForce | None:
+        """The rules that the shard follows."""
+        return self._shard.rules
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the partition is read to its end."""
+        end = self._worker.end_offset(self.partition)
+        return end is not None and self.next_offset >= end and self._inbox.empty and not self._feeding
 
     @property
     def paused(self) -> bool:
@@ -125,10 +152,11 @@ class ShardOwner:
     async def run(self) -> None:
         """Feed and write until cancelled."""
         await self._find_place()
-        async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._feed_records())
-            loops.create_task(self._writer.run())
-            loops.create_task(self._watch_gaps())
+        with self._sink.rules_log.followed_by(self):
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._feed_records())
+                loops.create_task(self._writer.run())
+                loops.create_task(self._watch_gaps())
 
     async def _find_place(self) -> None:
         """Adopt the chains as they go on if the log doesn't hold what the shard wants next."""
@@ -152,16 +180,20 @@ class ShardOwner:
         loop = asyncio.get_running_loop()
         while True:
             taken = await self._inbox.take(FEED_BYTES)
+            self._feeding = True
             completed = await loop.run_in_executor(self._sink.threads, self._feed, taken)
             for each in completed:
                 await self._writer.put(each)
+            self._feeding = False
 
     def _feed(self, taken: Sequence[LogRecord]) -> list[Completed]:
         """Feed records; in a thread. The cut, if one is due, belongs to the last window that they complete."""
         windows: list[WindowSamples] = []
         for record in taken:
             item = self._decode(record)
-            if item is None:
+            if isinstance(item, ConfigChange):
+                self._hear(record, item)
+            if item is None or isinstance(item, ConfigChange):
                 continue
             fed = self._shard.feed(record.offset, item)
             self._note(record, item, fed.outcome)
@@ -174,7 +206,21 @@ class ShardOwner:
             cut, self._since_cut = self._shard.snapshot(), 0
         return [*(Completed(window) for window in windows[:-1]), Completed(windows[-1], cut)]
 
-    def _decode(self, record: LogRecord) -> Batch | Waiver | None:
+    def _hear(self, record: LogRecord, change: ConfigChange) -> None:
+        """Take over what a configuration record decides; rules that this program can't follow change nothing."""
+        try:
+            self._shard.feed(record.offset, change)
+        except Malformed as error:
+            self._sink.metrics.config.unreadable.labels("sink").inc()
+            log.error(  # noqa: TRY400 -- the reason says all
+                "rules in the log that can't be followed: those before hold",
+                topic=self._sink.names.deltas,
+                partition=self.partition,
+                offset=record.offset,
+                reason=str(error),
+            )
+
+    def _decode(self, record: LogRecord) -> Batch | Waiver | ConfigChange | None:
         """What a record says; None for what the shard has no use for. Raises `UndecodableBatchError`."""
         try:
             if record.value:
@@ -185,7 +231,7 @@ class ShardOwner:
                 f"{self._sink.names.deltas}/{self._shard.index} offset {record.offset}: {error}: who wrote it? "
                 "The shard stops, since what it lacks would be missing from its series"
             ) from error
-        return decided if isinstance(decided, Waiver) else None
+        return decided if isinstance(decided, Waiver | ConfigChange) else None
 
     def _note(self, record: LogRecord, item: Batch | Waiver, outcome: Outcome) -> None:
         self._sink.metrics.batches_received.labels(outcome).inc()
@@ -220,24 +266,20 @@ class ShardOwner:
         sink.metrics.snapshots.labels(cut.shard).inc()
 
 
-def _cached_settings(config: Config) -> Callable[[str], TenantSettings]:
-    @cache
-    def settings_of(tenant: str) -> TenantSettings:
-        return tenant_settings(config, tenant)
-
-    return settings_of
-
-
 async def run(
     config: Config,
     stop: asyncio.Event,
     metrics: OwnMetrics,
     *,
+    live: LiveConfig | None = None,
     embedded: bool = False,
     ready: asyncio.Event | None = None,
     endpoints: Sequence[Endpoint] = (),
 ) -> None:
-    """Run a sink until `stop` is set; raises what made it fail. `endpoints` are written besides the configured ones."""
+    """Run a sink until `stop` is set; raises what made it fail. `endpoints` are written besides the configured ones.
+
+    `live` is for stages that share a process, whose affair it is then to watch it.
+    """
     names = TopicNames.of(config)
     counts = await check_topics(config, embedded=embedded, only=(names.deltas, names.snapshots))
     await asyncio.to_thread(warm_up, config)
@@ -251,9 +293,13 @@ async def run(
         max_record_bytes=CHANGELOG_MAX_RECORD_BYTES,
         broker=kafka.faust_settings(config),
     )
-    async with remote_write_endpoints(lambda: config, metrics) as configured:
-        sink = Sink(config, metrics, [*configured, *endpoints], embedded=embedded)
-        try:
-            await Worker(settings, sink.owner, metrics, "sink").run(stop, ready)
-        finally:
-            sink.close()
+    async with contextlib.AsyncExitStack() as running:
+        if live is None:
+            live = LiveConfig(config, metrics.config, embedded=embedded)
+            await running.enter_async_context(live.watched())
+        current = live
+        configured = await running.enter_async_context(remote_write_endpoints(lambda: current.current, metrics))
+        sink = Sink(config, live, metrics, [*configured, *endpoints], embedded=embedded)
+        running.callback(sink.close)
+        await running.enter_async_context(sink.rules_log.running())
+        await Worker(settings, sink.owner, metrics, "sink").run(stop, ready)
