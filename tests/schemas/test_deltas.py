@@ -16,9 +16,11 @@ from schemas import deltas_pb2 as pb
 from schemas.deltas import (
     DELTA_SCHEMA,
     MAX_BATCH_BYTES,
+    NATIVE_LAYOUTS,
     NO_BUCKET,
     NO_LAYOUT,
     PART_LIMIT_BYTES,
+    ZERO_BUCKET,
     Batch,
     LedgerKey,
     Window,
@@ -27,6 +29,7 @@ from schemas.deltas import (
     join,
     join_parts,
     merge_rows,
+    native_layout,
     split,
 )
 from schemas.errors import Malformed
@@ -87,7 +90,7 @@ def key_of(one: Row) -> tuple[object, ...]:
 def content(batches: Iterable[Batch]) -> list[Row]:
     """The rows of batches, with their layouts themselves in place of the layouts' numbers."""
     return [
-        {**one, "layout": None if one["layout"] == NO_LAYOUT else batch.layouts[one["layout"]]}
+        {**one, "layout": one["layout"] if one["layout"] >= NATIVE_LAYOUTS else batch.layouts[one["layout"]]}
         for batch in batches
         for one in batch.rows.iter_rows(named=True)
     ]
@@ -96,7 +99,7 @@ def content(batches: Iterable[Batch]) -> list[Row]:
 def expected(rows: Iterable[Row]) -> list[Row]:
     return [
         {name: value for name, value in one.items() if name != "route"}
-        | {"layout": None if one["layout"] == NO_LAYOUT else LAYOUTS[one["layout"]]}
+        | {"layout": one["layout"] if one["layout"] >= NATIVE_LAYOUTS else LAYOUTS[one["layout"]]}
         for one in sorted(rows, key=lambda one: (one["tenant"].encode(), *key_of(one)[1:]))
     ]
 
@@ -117,9 +120,13 @@ def delta_rows(draw: st.DrawFn, count=COUNTS) -> Row:
         return row(**common, value=draw(st.integers(-(2**127), 2**127 - 1)))
     if metric.kind is Kind.COUNTER:
         return row(**common, value=draw(count))
+    exemplar = draw(EXEMPLARS)
+    if draw(st.booleans()):
+        layout, bucket = native_layout(draw(st.integers(-4, 8))), draw(st.integers(-7653, 5915) | st.just(ZERO_BUCKET))
+        whole = draw(count) >> 32 << 32
+        return row(**common, bucket=bucket, layout=layout, value=whole, total=draw(count), exemplar=exemplar)
     layout = draw(st.integers(0, len(LAYOUTS) - 1))
     bucket = draw(st.integers(0, len(LAYOUTS[layout])))
-    exemplar = draw(EXEMPLARS)
     return row(**common, bucket=bucket, layout=layout, value=draw(count), total=draw(count), exemplar=exemplar)
 
 
@@ -148,7 +155,7 @@ def test_shards_get_every_row_and_ledger_entry_once(rows, ledger, shards):
 @given(tables(), LEDGERS, st.randoms(use_true_random=False))
 def test_the_same_window_gives_the_same_bytes_in_whatever_order_it_comes(rows, ledger, rng):
     shuffled, entries = rng.sample(rows, len(rows)), rng.sample(list(ledger.items()), len(ledger))
-    turned = [r if r["layout"] == NO_LAYOUT else {**r, "layout": 1 - r["layout"]} for r in shuffled]
+    turned = [r if r["layout"] >= NATIVE_LAYOUTS else {**r, "layout": 1 - r["layout"]} for r in shuffled]
     other = window(turned, dict(entries), layouts=LAYOUTS[::-1])
     assert encode_window(other, 0, 1, 2) == encode_window(window(rows, ledger), 0, 1, 2)
 
@@ -253,6 +260,9 @@ BROKEN = {
     "a negative count": row(value=-1),
     "a negative sum": row(metric=MetricId.LATENCY, bucket=0, layout=0, total=-1),
     "half an exemplar": row(metric=MetricId.LATENCY, bucket=0, layout=0, exemplar=(b"", 1, 2, 3, None)),
+    "half a native observation": row(metric=MetricId.LATENCY, bucket=0, layout=native_layout(3), value=1 << 31),
+    "a native bucket of a counter": row(bucket=0, layout=native_layout(3)),
+    "a native layout of no schema": row(metric=MetricId.LATENCY, bucket=0, layout=native_layout(8) + 1),
     "no value": {**row(), "value_hi": None},
     "no labels": {**row(), "labels": None},
     "labels beyond the limit": row(labels=[("a", "x" * (1 << 18))]),

@@ -11,6 +11,7 @@ from schemas.deltas import LedgerKey
 from schemas.errors import Malformed
 from schemas.labels import encode_labels
 from schemas.metrics import METRICS, Kind, MetricId
+from schemas.native_totals import NativeSettings, NativeTotals, OfferedExemplar
 from schemas.snapshot import (
     MANIFEST,
     RECORD_LIMIT_BYTES,
@@ -49,6 +50,9 @@ def entries(draw, key):
     common = {"updated_ms": draw(ends), "fresh": draw(st.booleans())}
     if METRICS[MetricId(key.metric)].kind is not Kind.HISTOGRAM:
         return key, SeriesTotals((draw(counts),), **common)
+    native = draw(st.none() | natives())
+    if native is not None and draw(st.booleans()):
+        return key, SeriesTotals((), sum=draw(counts), native=native, **common)
     layout = draw(layouts)
     n = len(layout) + 1
     exemplars = st.builds(
@@ -60,7 +64,25 @@ def entries(draw, key):
         layout=layout,
         revision=draw(st.integers(0, 1 << 60)),
         exemplars=tuple(draw(st.lists(exemplars, max_size=2))),
+        native=native,
         **common,
+    )
+
+
+@st.composite
+def natives(draw):
+    """REG-16, REG-20: all that decides what a native histogram does next."""
+    whole, times = st.integers(0, (1 << 64) - 1), st.integers(0, 1 << 45)
+    schemas = st.integers(-4, 8)
+    exemplars = st.builds(OfferedExemplar, st.integers(0, 1 << 53), st.binary(max_size=16), times)
+    return NativeTotals(
+        NativeSettings(draw(schemas), draw(whole), draw(whole)),
+        draw(schemas),
+        draw(times),
+        draw(whole),
+        tuple(sorted(draw(st.dictionaries(st.integers(-8000, 6000), whole, max_size=4)).items())),
+        tuple(draw(st.lists(exemplars, max_size=3))),
+        draw(st.none() | exemplars),
     )
 
 
