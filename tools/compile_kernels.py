@@ -13,12 +13,26 @@ from agents.distributor.producer import RecordProducer
 from agents.warm_up import warm_up
 from schemas.config import load_config
 
-BOTH_PROCESSORS = "overrides: {defaults: {metrics_generator: {processors: [service-graphs, span-metrics]}}}"
+EVERYTHING = """
+metrics_generator:
+  processor:
+    span_metrics:
+      enable_target_info: true
+      span_multiplier_key: sampling.ratio
+      enable_tracestate_span_multiplier: true
+      filter_policies: [{exclude: {match_type: strict, attributes: [{key: span.number, value: 1}]}}]
+overrides:
+  defaults:
+    metrics_generator:
+      processors: [service-graphs, span-metrics, host-info]
+      generate_native_histograms: both
+"""
+"""What any tenant may switch on."""
 
 
 def main() -> None:
     """Go through every stage's kernels once, without Kafka."""
-    warm_up(load_config(None, text=BOTH_PROCESSORS))
+    warm_up(load_config(None, text=EVERYTHING))
     no_producer = cast("RecordProducer", None)  # a rehearsal writes nothing
     metrics = DistributorMetrics(CollectorRegistry())
     Intake(no_producer, metrics, partitions=1, max_record=1_000_000, multitenancy=False).rehearse()
