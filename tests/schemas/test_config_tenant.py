@@ -1,12 +1,13 @@
 """A tenant's settings: sub-processors, defaults, and the digest that names them."""
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.config import TenantSettings, load_config, tenant_settings
+from schemas.config import ConfigError, TenantSettings, load_config, tenant_settings
 from schemas.config.tenant import PROCESSORS
 
 Parts = tuple[bool, bool, bool] | None
@@ -182,3 +183,14 @@ def test_the_order_of_processors_does_not_matter(names: list[str], random) -> No
     shuffled = names.copy()
     random.shuffle(shuffled)
     assert with_processors(*names).digest() == with_processors(*shuffled).digest()
+
+
+def test_g31_a_mapping_whose_label_a_dimension_has_is_refused() -> None:
+    """G31, SM-13."""
+    more = (
+        "metrics_generator: {processor: {span_metrics: {dimensions: [foo_bar], "
+        "dimension_mappings: [{name: foo_bar, source_labels: [foo.bar]}]}}}"
+    )
+    expected = 'dimension_mapping "foo_bar" produces label "foo_bar" which collides with dimension "foo_bar"'
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        with_processors("span-metrics", more=more)

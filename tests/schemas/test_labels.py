@@ -81,6 +81,27 @@ def test_examples_of_label_sets(pairs, labels):
     assert label_set(pairs) == (None if labels is None else encode_labels(labels))
 
 
+@pytest.mark.parametrize(
+    ("pairs", "lengths", "labels"),
+    [
+        pytest.param(
+            [(b"very_lengthy_label", b"very_length_value"), (b"another_lengthy_label", b"another_value")],
+            (8, 5),
+            (("another_", "anoth"), ("very_len", "very_")),
+            id="G173",
+        ),
+        pytest.param([(b"very_long_name", b"very_long_value")], (10, 10), (("very_long_", "very_long_"),), id="G179"),
+        pytest.param([(b"dup", b"first"), (b"dup", b"second"), (b"dup", b"")], (0, 0), (), id="G181"),
+        pytest.param([(b"a" * 5000, b"b" * 5000)], (0, 0), (("a" * 5000, "b" * 5000),), id="REG-29, any length"),
+    ],
+)
+def test_lengths_are_limited_in_bytes_and_the_last_of_a_name_wins(pairs, lengths, labels):
+    """REG-29, PRIM-6."""
+    made = label_set(pairs, *lengths)
+    assert made is not None
+    assert decode_labels(made) == labels
+
+
 def test_a_label_set_that_fits_into_no_record_is_invalid():
     pairs = [(b"name%d" % i, b"v" * 2000) for i in range(MAX_LABEL_SET_BYTES // 2010)]
     assert label_set(pairs) is not None
