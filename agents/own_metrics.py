@@ -27,6 +27,7 @@ from agents.config_metrics import ConfigMetrics
 from agents.registry_gauges import RegistryGauges
 from agents.remote_write.metrics import RemoteStorageMetrics
 from schemas.deltas import Ledger
+from schemas.ledger_counters import LEDGER_COUNTERS
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -62,9 +63,9 @@ class LedgerTotals(Collector):
             names = [label for label, _ in label_names]
             family: CounterMetricFamily | UnknownMetricFamily
             if name.endswith("_total"):
-                family = CounterMetricFamily(name, "Tempo's counter of this name.", labels=names)
+                family = CounterMetricFamily(name, LEDGER_COUNTERS[name], labels=names)
             else:
-                family = UnknownMetricFamily(name, "Tempo's counter of this name.", labels=names)
+                family = UnknownMetricFamily(name, LEDGER_COUNTERS[name], labels=names)
             for labels, count in sorted(series.items()):
                 family.add_metric([value for _, value in labels], count)
             yield family
@@ -73,8 +74,8 @@ class LedgerTotals(Collector):
 class OwnMetrics:
     """The registry of a process and the metrics that the stages share; a stage may register more in `registry`."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
