@@ -21,7 +21,7 @@ from agents.log_probe import Ends, LogProbe
 from agents.memory import keep_freed_memory
 from agents.own_metrics import OwnMetrics
 from agents.producer import Headers, Producer
-from agents.rules_log import RulesLog
+from agents.rules_log import KafkaTopics, RulesLog
 from agents.ticks import TickTimer
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
@@ -65,7 +65,7 @@ class Generator:
         self.partitions, self.shards = partitions, shards
         self.names = TopicNames.of(config)
         self.producer = Producer(kafka.producer_settings(config))
-        self.rules_log = RulesLog(config, live, metrics.config, "generator")
+        self.rules_log = RulesLog(live, KafkaTopics(config), metrics.config, "generator")
         self.probe = LogProbe(kafka.client_settings(config))
         self.threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fold")
         self.codec = Codec(config.metrics_generator.codec)

@@ -64,19 +64,19 @@ class Decision:
     revision: int
 
 
-def decide(own: Rules, number: int, states: Sequence[RulesInForce], *, renewed: bool) -> Decision:
+def decide(own: Rules, states: Sequence[RulesInForce], *, number: int, renewed: bool, follows: bool) -> Decision:
     """What to do, from the states of partitions that were read to their end, at least one.
 
     `number` is the operator's (`spanmill.revision`, 0: none). Rules that the log has named before are old ones, of a
     process that was started with old files, unless the number says otherwise or they were just `renewed`: the file
-    changed while this process ran.
+    changed while this process ran. One that only `follows` brings in nothing.
     """
     newest = max((state.newest for state in states), key=lambda decided: decided.rank)
     known = any(own.digest == digest for state in states for _, digest in state.seen)
     if newest.revision and newest.rules == own:
         complete = all(state.newest.rank == newest.rank for state in states)
         return Decision(Verdict.AGREED if complete else Verdict.REPEAT, newest.revision)
-    if renewed or (number > newest.revision if number else not known):
+    if not follows and (renewed or (number > newest.revision if number else not known)):
         return Decision(Verdict.APPEND, max(number, newest.revision + 1))
     return Decision(Verdict.OBEY, newest.revision)
 
@@ -97,26 +97,70 @@ class Follower(Protocol):
         """Whether it has read its log to the end."""
 
 
+class Topics(Protocol):
+    """Both topics, as far as rules go."""
+
+    async def spans_partitions(self) -> int:
+        """How many partitions the spans topic has."""
+
+    async def append(self, change: ConfigChange) -> int:
+        """Append a record to all partitions of both; gives how many those are, when all of them have it."""
+
+
+class KafkaTopics:
+    """The topics of a configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._settings, self._names = kafka.producer_settings(config), TopicNames.of(config)
+        self._probe = LogProbe(kafka.client_settings(config))
+
+    async def spans_partitions(self) -> int:
+        """Asked anew each time."""
+        return await self._probe.partitions(self._names.spans)
+
+    async def append(self, change: ConfigChange) -> int:
+        """With a producer of its own, which is rarely needed."""
+        topics = {name: await self._probe.partitions(name) for name in (self._names.spans, self._names.deltas)}
+        headers = [(CONTROL_HEADER, encode_control(change))]
+        producer = Producer(self._settings)
+        try:
+            sent = [
+                await producer.send(topic, partition, b"", headers=headers)
+                for topic, partitions in topics.items()
+                for partition in range(partitions)
+            ]
+            await asyncio.gather(*sent)
+        finally:
+            await asyncio.to_thread(producer.close)
+        return sum(topics.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The time of day for windows, and one that only goes on for patience; in seconds."""
+
+    now_s: Callable[[], float] = time.time
+    elapsed_s: Callable[[], float] = time.monotonic
+
+
 class RulesLog:
     """Watches the partitions that a process owns, and appends its rules when that is called for."""
 
     def __init__(
         self,
-        config: Config,
         live: LiveConfig,
+        topics: Topics,
         metrics: ConfigMetrics,
         stage: str,
-        *,
-        clock: Callable[[], float] = time.time,
+        clocks: Clocks = Clocks(),
     ) -> None:
-        self._config, self._live, self._metrics, self._stage, self._clock = config, live, metrics, stage, clock
-        self._names, self._probe = TopicNames.of(config), LogProbe(kafka.client_settings(config))
+        self._live, self._topics, self._metrics, self._stage, self._clocks = live, topics, metrics, stage, clocks
         self._followers: list[Follower] = []
         self._renewals = 0
-        self._appended: Decision | None = None
-        self._since = -PATIENCE_S
+        self._pending: Decision | None = None
+        self._since = 0.0
         self._obeyed: tuple[int, str] | None = None
-        self._partitions: tuple[int, int] | None = None
+        self._compared: int | None = None
 
     @contextlib.contextmanager
     def followed_by(self, follower: Follower) -> Iterator[None]:
@@ -148,19 +192,19 @@ class RulesLog:
             app_ms = in_force.current.rules.interval_ms
             raise OtherIntervalError(
                 f"metrics_generator.registry.collection_interval is {_text(own_ms)}, and the windows of "
-                f"{self._config.spanmill.app_id} are of {_text(app_ms)}, which can't change while the app lives: write "
-                f"{_text(app_ms)}, or begin anew with another spanmill.app_id"
+                f"{self._live.current.spanmill.app_id} are of {_text(app_ms)}, which can't change while the app lives: "
+                f"write {_text(app_ms)}, or begin anew with another spanmill.app_id"
             )
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                await self._look()
+                await self.look()
             except (KafkaException, OSError, TimeoutError) as error:
                 log.warning("the rules could not be appended, trying again", error=str(error))
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Look at the partitions once, and do what is called for."""
         for follower in self._followers:
             if follower.rules is not None:
@@ -170,63 +214,56 @@ class RulesLog:
         if not states:
             return
         own, renewals = self._live.rules, self._live.renewals
-        number = self._config.spanmill.revision
-        decision = decide(own, number, states, renewed=renewals > self._renewals)
+        decision = decide(
+            own,
+            states,
+            number=self._live.current.spanmill.revision,
+            renewed=renewals > self._renewals,
+            # A sink may have a file of its own that says nothing of processors.
+            follows=self._stage == "sink" and not own.measures,
+        )
         self._metrics.obeying.labels(self._stage).set(decision.verdict is Verdict.OBEY)
         if decision.verdict is Verdict.AGREED:
-            self._renewals, self._appended = renewals, None
+            self._renewals, self._pending = renewals, None
         elif decision.verdict is Verdict.OBEY:
             self._say_obeying(own, states)
         elif self._is_time(decision, states):
-            self._appended, self._since = decision, time.monotonic()
+            self._pending, self._since = decision, self._clocks.elapsed_s()
             await self._append(own, decision)
             self._renewals = renewals
         await self._compare_partitions(states)
 
     def _is_time(self, decision: Decision, states: Sequence[RulesInForce]) -> bool:
-        """Whether to append now: nothing of ours is on its way, and what others have decided is in force."""
-        if time.monotonic() - self._since < PATIENCE_S and self._appended is not None:
+        """Whether to append now: nothing is on its way, and what others have decided is in force."""
+        now = self._clocks.elapsed_s()
+        if self._pending is not None and now - self._since < PATIENCE_S:
             return False
-        if decision.verdict is Verdict.REPEAT:
-            if self._appended != decision:  # others may be about to read it
-                self._appended, self._since = decision, time.monotonic()
-                return False
-            return True
+        if decision.verdict is Verdict.REPEAT and self._pending != decision:
+            self._pending, self._since = decision, now  # the other partitions may be about to read it
+            return False
         soon = self._from_end_ms() + self._live.rules.interval_ms
         return not any(state.next is not None and state.next.from_end_ms <= soon for state in states)
 
     def _from_end_ms(self) -> int:
         interval_ms = self._live.rules.interval_ms
-        return window_end(int(self._clock() * 1000), interval_ms) + WINDOWS_AHEAD * interval_ms
+        return window_end(int(self._clocks.now_s() * 1000), interval_ms) + WINDOWS_AHEAD * interval_ms
 
     async def _append(self, own: Rules, decision: Decision) -> None:
-        """Append our rules to all partitions of both topics; done when all of them have it."""
-        topics = {name: await self._probe.partitions(name) for name in (self._names.spans, self._names.deltas)}
         change = ConfigChange(
             revision=decision.revision,
             from_end_ms=self._from_end_ms(),
             rules=own.packed,
             program=version("spanmill"),
-            spans_partitions=topics[self._names.spans],
+            spans_partitions=await self._topics.spans_partitions(),
         )
-        headers = [(CONTROL_HEADER, encode_control(change))]
-        producer = Producer(kafka.producer_settings(self._config))
-        try:
-            sent = [
-                await producer.send(topic, partition, b"", headers=headers)
-                for topic, partitions in topics.items()
-                for partition in range(partitions)
-            ]
-            await asyncio.gather(*sent)
-        finally:
-            await asyncio.to_thread(producer.close)
+        partitions = await self._topics.append(change)
         self._metrics.announced.labels(self._stage).inc()
         log.info(
             "rules appended to the log",
             revision=change.revision,
             digest=own.digest,
             from_end_ms=change.from_end_ms,
-            partitions=sum(topics.values()),
+            partitions=partitions,
             again=decision.verdict is Verdict.REPEAT,
         )
 
@@ -246,14 +283,13 @@ class RulesLog:
     async def _compare_partitions(self, states: Sequence[RulesInForce]) -> None:
         """Say once if the spans topic has other partitions than when the rules were decided."""
         decided = max((state.newest for state in states), key=lambda each: each.rank)
-        if not decided.spans_partitions or (self._partitions and self._partitions[0] == decided.spans_partitions):
+        if self._compared == decided.revision:
             return
-        found = await self._probe.partitions(self._names.spans)
-        self._partitions = decided.spans_partitions, found
-        if found != decided.spans_partitions:
+        self._compared = decided.revision
+        found = await self._topics.spans_partitions()
+        if decided.spans_partitions not in {0, found}:
             log.warning(
                 "the spans topic has other partitions than the rules in force say",
-                topic=self._names.spans,
                 rules=decided.spans_partitions,
                 found=found,
             )

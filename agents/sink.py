@@ -22,7 +22,7 @@ from agents.live_config import LiveConfig
 from agents.log_probe import LogProbe
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.endpoints import remote_write_endpoints
-from agents.rules_log import RulesLog
+from agents.rules_log import KafkaTopics, RulesLog
 from agents.shard_writer import Completed, ShardWriter
 from agents.spilled_windows import SpilledWindows
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
@@ -70,7 +70,7 @@ class Sink:
         self.work = config.spanmill.sink
         self.probe = LogProbe(kafka.client_settings(config))
         self.threads = ThreadPoolExecutor(2, thread_name_prefix="complete")
-        self.rules_log = RulesLog(config, live, metrics.config, "sink")
+        self.rules_log = RulesLog(live, KafkaTopics(config), metrics.config, "sink")
         self.writer = uuid.uuid4().bytes
         """Names this process in the keys of snapshots: a zombie's half must not mix with another's."""
         self.record_limit = EMBEDDED_RECORD_BYTES if embedded else RECORD_LIMIT_BYTES

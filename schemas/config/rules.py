@@ -50,6 +50,8 @@ class Rules:
         self.interval_ms = content.metrics_generator.registry.collection_interval_ms
         """The length of windows, one for the whole life of an app."""
         self.max_half_edge_bytes = content.max_half_edge_bytes
+        self.measures = any(block.processors for block in (content.defaults, *content.tenants.values()))
+        """Whether any processor runs for anybody."""
         self._config = content.config()
         self._settings: dict[str, TenantSettings] = {}
 
