@@ -105,7 +105,7 @@ def weigh(
     The frame was scanned for `needs`. Weights are rounded half to even from the exact quotient, never from a float64.
     """
     weights = np.full(len(tenant), WEIGHT_ONE, np.uint64)
-    if not len(tenant):
+    if not how.settings or not len(tenant):
         return weights
     state = frame.spans.trace_state
     number = np.where(measured, how.of_tenant[tenant], np.int32(-1))
