@@ -47,7 +47,7 @@ def matches_attribute(key: str, wanted: Any, seen: Seen, *, regex: bool) -> bool
         return bool(value.bool_value) == wanted
     if isinstance(wanted, int):
         return int(value.int_value) == wanted
-    return float(value.double_value) == wanted
+    return bool(float(value.double_value) == wanted)
 
 
 def matches_text(text: bytes, wanted: str, *, regex: bool) -> bool:
