@@ -4,19 +4,32 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from schemas import snapshot_pb2 as pb
 from schemas.errors import Malformed, Reason
 
 REGISTERS = 1 << 10
 """Registers of a sketch, a byte each."""
+WORDS = REGISTERS // 8
+"""The 64-bit words of a sketch; a hash may stand in each, too."""
+MAX_EXACT = 96
+"""Hashes that stand in a sketch's place, three quarters of what there is room for."""
+DENSE = -1
 _LAST_RANK = 55
+_WORD_BYTES = 8
 
 
 class SketchPeriod(NamedTuple):
-    """One sketch for each of the first keys, one behind the other, for one period."""
+    """One sketch for each of the first keys, one behind the other, for one period.
+
+    `words` are `WORDS` of each, and `counts` how many hashes are among them, -1 where there are registers.
+    """
 
     period: int
-    registers: bytes
+    words: bytes
+    counts: tuple[int, ...]
 
 
 class Sketches(NamedTuple):
@@ -102,19 +115,33 @@ def limiter_state(message: pb.TenantLimiters) -> LimiterState:
 
 
 def _sketches_message(sketches: Sketches) -> pb.Sketches:
-    periods = [pb.SketchPeriod(period=period, registers=registers) for period, registers in sketches.periods]
+    periods = [pb.SketchPeriod(period=each.period, words=each.words, counts=each.counts) for each in sketches.periods]
     return pb.Sketches(keys=sketches.keys, periods=periods)
 
 
 def _sketches(message: pb.Sketches) -> Sketches:
-    keys, periods = tuple(message.keys), tuple(SketchPeriod(each.period, each.registers) for each in message.periods)
+    keys = tuple(message.keys)
+    periods = tuple(SketchPeriod(each.period, each.words, tuple(each.counts)) for each in message.periods)
     if len(set(keys)) < len(keys) or any(a.period >= b.period for a, b in pairwise(periods)):
         raise Malformed(Reason.FIELD, "sketches with a key twice, or out of order")
-    for _, registers in periods:
-        rows, rest = divmod(len(registers), REGISTERS)
-        if rest or rows > len(keys) or max(registers, default=0) > _LAST_RANK:
-            raise Malformed(Reason.FIELD, "registers that aren't a sketch's")
+    if not all(_is_period(each, len(keys)) for each in periods):
+        raise Malformed(Reason.FIELD, "words that aren't a sketch's")
     return Sketches(keys, periods)
+
+
+def _is_period(period: SketchPeriod, keys: int) -> bool:
+    """Whether the words are what the counts say: otherwise who inserts may look for a free one for ever."""
+    words = np.frombuffer(period.words, "<u8") if len(period.words) % _WORD_BYTES == 0 else np.empty(0, np.uint64)
+    if len(period.counts) > keys or len(words) != WORDS * len(period.counts) or len(period.words) != 8 * len(words):
+        return False
+    of_keys = zip(words.reshape(-1, WORDS), period.counts, strict=True)
+    return all(_is_sketch(sketch, count) for sketch, count in of_keys)
+
+
+def _is_sketch(words: npt.NDArray[np.uint64], count: int) -> bool:
+    if count == DENSE:
+        return int(words.view(np.uint8).max()) <= _LAST_RANK
+    return count == int(np.count_nonzero(words)) and count <= MAX_EXACT
 
 
 def _drain_message(state: DrainState) -> pb.SpanNames:

@@ -187,12 +187,14 @@ class Sketches(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[str]] = ..., periods: _Optional[_Iterable[_Union[SketchPeriod, _Mapping]]] = ...) -> None: ...
 
 class SketchPeriod(_message.Message):
-    __slots__ = ("period", "registers")
+    __slots__ = ("period", "words", "counts")
     PERIOD_FIELD_NUMBER: _ClassVar[int]
-    REGISTERS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
     period: int
-    registers: bytes
-    def __init__(self, period: _Optional[int] = ..., registers: _Optional[bytes] = ...) -> None: ...
+    words: bytes
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, period: _Optional[int] = ..., words: _Optional[bytes] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SpanNames(_message.Message):
     __slots__ = ("next_number", "clusters", "nodes")

@@ -10,7 +10,7 @@ import pyarrow as pa
 from schemas.label_bytes import binary_buffers
 from schemas.labels import decode_labels, encode_labels
 from schemas.limiters import LabelState
-from streams.hyperloglog import SlidingSketches, hash_all, hash_text, insert_hash
+from streams.hyperloglog import SketchTable, SlidingSketches, hash_all, hash_text, insert_hash
 from streams.kernels import kernel, wide
 from streams.series import CARDINALITY_OVERFLOW
 
@@ -52,8 +52,7 @@ class LabelLimiter:
         data, offsets = binary_buffers(sets)
         at = 0
         while at < len(sets):
-            registers = self._sketches.current()
-            at = _insert_values(data, offsets, self._names.hashes, self._names.rows, registers, at)
+            at = _insert_values(data, offsets, self._names.hashes, self._names.rows, self._sketches.current(), at)
             if at < len(sets):
                 self._names.add(sets[at].as_py())
 
@@ -128,7 +127,7 @@ def _insert_values(
     offsets: npt.NDArray[np.int32],
     names: npt.NDArray[np.uint64],
     rows: npt.NDArray[np.int64],
-    registers: npt.NDArray[np.uint8],
+    sketches: SketchTable,
     first: int,
 ) -> int:
     """Insert the values of label sets from `first` on; the set with a name that isn't known, or their count."""
@@ -144,7 +143,7 @@ def _insert_values(
             at += length
             length, at = _text(data, at)
             if rows[name] >= 0:
-                insert_hash(registers, wide(rows[name]), hash_text(data, at, length))
+                insert_hash(sketches, wide(rows[name]), hash_text(data, at, length))
             at += length
     return len(offsets) - 1
 

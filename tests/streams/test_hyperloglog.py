@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from schemas.limiters import REGISTERS
+from schemas.limiters import DENSE, MAX_EXACT, REGISTERS
 from streams.hyperloglog import PERIOD_MS, SlidingSketches, hash_all, period_of, periods_of
 
 
@@ -37,7 +37,10 @@ def test_what_was_inserted_before_changes_nothing():
     for sketches, texts in ((once, numbered(500)), (often, [*reversed(numbered(500)), *numbered(500)])):
         sketches.advance(7, 4)
         insert(sketches, "a", *texts)
-    assert once.state() == often.state()
+        insert(sketches, "few", *texts[-20:])
+    assert once.state().periods[0].words[:REGISTERS] == often.state().periods[0].words[:REGISTERS]
+    assert once.estimates()["a"] == often.estimates()["a"]
+    assert once.estimates()["few"] == often.estimates()["few"] == 20
 
 
 def test_hashes_and_estimates_are_locked():
@@ -53,17 +56,59 @@ LOCKED_HASHES = [11490301092599039505, 9238033770247468232, 10167616061139003055
 LOCKED_ESTIMATE = 12_525
 
 
-def test_sketches_of_all_registers_and_ranks_have_an_estimate():
+@pytest.mark.parametrize("n", [95, 96, 97, 150])
+def test_few_things_are_counted_exactly(n):
+    """LIM-8: up to 96 in a period, and 512 in all of them."""
+    sketches = SlidingSketches()
+    for period in range(4):
+        sketches.advance(period, 4)
+        insert(sketches, "same", *numbered(n, "x"))
+        insert(sketches, "others", *numbered(n, str(period)))
+    assert (sketches.current().counts.tolist() == [n, n]) is (n <= MAX_EXACT)
+    estimates = sketches.estimates()
+    if n <= MAX_EXACT:
+        assert estimates == {"same": n, "others": 4 * n}
+    assert estimates["same"] == pytest.approx(n, rel=0.1)
+    assert estimates["others"] == pytest.approx(4 * n, rel=0.1)
+
+
+def test_many_periods_of_few_things_are_estimated():
+    sketches = SlidingSketches()
+    for period in range(20):
+        sketches.advance(period, 20)
+        insert(sketches, "a", *numbered(90, f"{period}."))
+    assert sketches.estimates()["a"] == pytest.approx(1_800, rel=0.1)
+
+
+def dense(n: int = 97) -> SlidingSketches:
     sketches = SlidingSketches()
     sketches.advance(0, 1)
-    row = sketches.row("a")
-    sketches.current()[row] = 55
+    insert(sketches, "a", *numbered(n))
+    assert sketches.current().counts[0] == DENSE
+    return sketches
+
+
+def registers(sketches: SlidingSketches) -> list[int]:
+    return list(sketches.state().periods[0].words)
+
+
+def test_sketches_of_all_registers_and_ranks_have_an_estimate():
+    sketches = dense()
+    sketches.current().words[:] = 0x3737373737373737
     assert sketches.estimates()["a"] > 1 << 53
-    every = np.arange(REGISTERS, dtype=np.uint64) << np.uint64(54)
-    fewest = SlidingSketches()
-    fewest.advance(0, 1)
-    fewest.insert(np.full(REGISTERS, fewest.row("a")), every)
-    assert fewest.current()[0].tolist() == [55] * REGISTERS
+    fewest = dense()
+    zeros_after_the_register = np.arange(REGISTERS, dtype=np.uint64) << np.uint64(54)
+    fewest.insert(np.zeros(REGISTERS, np.int64), zeros_after_the_register)
+    assert registers(fewest)[1:] == [55] * (REGISTERS - 1)
+    assert fewest.estimates()["a"] > 1 << 53
+
+
+def test_a_hash_of_zero_is_one_too():
+    sketches = SlidingSketches()
+    sketches.advance(0, 1)
+    sketches.row("a")
+    sketches.insert(np.zeros(3, np.int64), np.array([0, 1, 2], np.uint64))
+    assert sketches.estimates() == {"a": 2}
 
 
 def test_an_estimate_spans_the_latest_periods_and_forgets_older_ones():

@@ -223,6 +223,12 @@ def test_a_snapshot_knows_the_waivers_and_partitions_of_records_that_are_not_rea
 
 
 SERVICES = "abcdef"
+
+
+def named_calls(service, n):
+    return calls(service, labels=(("service", service), ("span_name", f"GET /{n}/{service}")))
+
+
 rows = st.lists(
     st.one_of(
         st.builds(calls, st.sampled_from(SERVICES), st.integers(0, 9).map(lambda n: n / 4)),
@@ -235,6 +241,7 @@ rows = st.lists(
             st.integers(0, 9),
             st.sampled_from([None, b"", b"a", b"f" * 32]),
         ),
+        st.builds(named_calls, st.sampled_from(SERVICES), st.integers(0, 3)),
     ),
     max_size=6,
     unique_by=lambda row: (row["labels"], row["metric"], row["bucket"]),
@@ -244,13 +251,22 @@ ledgers = st.dictionaries(
     st.integers(1, 9),
     max_size=1,
 )
-steps = st.lists(st.tuples(st.integers(1, 3), rows, ledgers, st.integers(0, 1)), min_size=1, max_size=6)
+steps = st.lists(
+    st.tuples(st.sampled_from([1, 2, 3, 20, 90]), rows, ledgers, st.integers(0, 1)), min_size=1, max_size=6
+)
 chains = st.lists(steps, min_size=1, max_size=3)
 any_settings = st.builds(
     Settings,
     collection_interval_ms=st.sampled_from([INTERVAL, 2 * INTERVAL]),
     stale_duration_ms=st.sampled_from([INTERVAL, 3 * INTERVAL]),
-    limits=st.builds(LimitSettings, max_active_series=st.sampled_from([0, 8, 20])),
+    limits=st.builds(
+        LimitSettings,
+        by_entity=st.booleans(),
+        max_active_series=st.sampled_from([0, 8, 20]),
+        max_active_entities=st.sampled_from([0, 2, 5]),
+        max_cardinality_per_label=st.sampled_from([0, 2, 4]),
+        span_name_sanitization=st.sampled_from(["", "dry_run", "enabled"]),
+    ),
 )
 
 
