@@ -85,8 +85,7 @@ class OwnMetrics:
         self._define_sink()
         self.config = ConfigMetrics(self.registry)
         self.remote_storage = RemoteStorageMetrics(self.registry)
-        self.registry_gauges = RegistryGauges()
-        self.registry.register(self.registry_gauges)
+        self.registry_gauges = RegistryGauges(self.registry)
         self.lag_records = self._gauge(
             "spanmill_lag_records", "Records that a partition's owner hasn't taken yet.", "stage", "partition"
         )

@@ -1,48 +1,53 @@
-"""Tempo's gauges of the registry, as the last completed window of each shard has left them."""
+"""Tempo's gauges of the registry, as the last completed window of each shard has left them (Tempo §15.3)."""
 
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Gauge
 
-Labels = tuple[tuple[str, str], ...]
-Gauges = Mapping[tuple[str, Labels], float]
-"""By name and labels; all of one name have the same label names."""
+from streams.tenant_limiters import ENTITY_DEMAND, LABEL_DEMAND, SANITIZED_DEMAND, SERIES_DEMAND, Gauges
+from streams.tenant_registry import ACTIVE_ENTITIES, ACTIVE_SERIES, MAX_ACTIVE_ENTITIES, MAX_ACTIVE_SERIES
+
+MEANINGS = {
+    ACTIVE_SERIES: "Series that count towards the limit.",
+    MAX_ACTIVE_SERIES: "How many there may be in a shard; 0: any number.",
+    ACTIVE_ENTITIES: "Label sets that count towards the limit.",
+    MAX_ACTIVE_ENTITIES: "How many there may be in a shard; 0: any number.",
+    SERIES_DEMAND: "Estimate of the series there would be without a limit.",
+    ENTITY_DEMAND: "Estimate of the label sets there would be without a limit.",
+    SANITIZED_DEMAND: "The same of series, with sanitised span names.",
+    LABEL_DEMAND: "Estimate of how many values a label has.",
+}
+FURTHER_LABELS = {LABEL_DEMAND: ("label_name",)}
+
+Shown = tuple[str, tuple[str, ...]]
+"""A gauge's name and the values of its labels."""
 
 
-class RegistryGauges(Collector):
-    """The gauges of the shards that this process owns, each with its tenant and shard."""
+class RegistryGauges:
+    """The gauges of the shards that this process owns."""
 
-    def __init__(self) -> None:
-        self._shards: dict[int, dict[str, Gauges]] = {}
-        self._lock = threading.Lock()
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._gauges = {
+            name: Gauge(name, text, ("tenant", "shard", *FURTHER_LABELS.get(name, ())), registry=registry)
+            for name, text in MEANINGS.items()
+        }
+        self._shown: dict[int, set[Shown]] = {}
 
     def show(self, shard: int, gauges: Mapping[str, Gauges]) -> None:
-        """Show a window's gauges, by tenant, in place of those before; any thread may."""
-        with self._lock:
-            self._shards[shard] = dict(gauges)
+        """Show a window's gauges, by tenant, in place of those before."""
+        before, now = self._shown.get(shard, set()), set()
+        for tenant, own in gauges.items():
+            for (name, labels), value in own.items():
+                values = (tenant, str(shard), *(text for _, text in labels))
+                self._gauges[name].labels(*values).set(value)
+                now.add((name, values))
+        self._remove(before - now)
+        self._shown[shard] = now
 
     def forget(self, shard: int) -> None:
         """The shard is somebody else's now."""
-        with self._lock:
-            self._shards.pop(shard, None)
+        self._remove(self._shown.pop(shard, set()))
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing is known before the first window."""
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        """The families in order of their names."""
-        with self._lock:
-            shards = sorted(self._shards.items())
-        families: dict[str, GaugeMetricFamily] = {}
-        for shard, tenants in shards:
-            for tenant, gauges in sorted(tenants.items()):
-                for (name, labels), value in sorted(gauges.items()):
-                    family = families.get(name)
-                    if family is None:
-                        names = ["tenant", "shard", *(label for label, _ in labels)]
-                        family = families[name] = GaugeMetricFamily(name, "Tempo's gauge of this name.", labels=names)
-                    family.add_metric([tenant, str(shard), *(text for _, text in labels)], value)
-        yield from (families[name] for name in sorted(families))
+    def _remove(self, shown: set[Shown]) -> None:
+        for name, values in shown:
+            self._gauges[name].remove(*values)

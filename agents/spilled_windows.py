@@ -97,8 +97,7 @@ class SpilledWindows:
         known = _KnownSeries(self._known)
         lists = _read(spilled.path, known)
         tenants = [
-            replace(tenant, zeros=next(lists), values=next(lists), stale=next(lists))
-            for tenant in spilled.rest.tenants
+            replace(tenant, zeros=next(lists), values=next(lists), stale=next(lists)) for tenant in spilled.rest.tenants
         ]
         self._known = known.all()
         return replace(spilled.rest, tenants=tuple(tenants))

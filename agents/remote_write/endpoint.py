@@ -25,7 +25,7 @@ from agents.remote_write.metadata import DueMetadata, families_of
 from agents.remote_write.metrics import Fate, Load, QueueMetrics
 from agents.remote_write.protocols import VERSION_1, Protocol, protocol_of
 from agents.remote_write.requests import chunks, load_of
-from agents.remote_write.series import RelabelledSeries
+from agents.remote_write.series import RelabelledSeries, SeriesOfTenants
 from schemas.config import RemoteWriteConfig
 from schemas.metric_families import WINDOW_MARKER
 from schemas.remote_write import Row, encode_metadata_request, encode_series_labels
@@ -69,8 +69,7 @@ class RemoteWriteEndpoint:
         self._tenant_headers = tenant_headers
         self._protocol = protocol_of(config.protobuf_message)
         self._metadata = DueMetadata(config.metadata_config.send_interval_s)
-        self._relabelling = Relabelling(config.write_relabel_configs)
-        self._series: dict[tuple[int, str], RelabelledSeries] = {}
+        self._series = SeriesOfTenants(Relabelling(config.write_relabel_configs))
         self._queues: dict[str, QueueMetrics] = {}
         self._complained_at = -COMPLAIN_EVERY_S
 
@@ -96,8 +95,7 @@ class RemoteWriteEndpoint:
             # After more than an hour down this comes before "out of order": the window may well have been stored.
             self._metrics.windows_skipped.labels(self.name, "possibly stored").inc()
             return
-        series = self._series.setdefault((window.shard, samples.tenant), RelabelledSeries(self._relabelling))
-        series.begin()
+        series = self._series.of(window.shard, samples.tenant)
         # Lists of their own: a zero may be refused where its series exists, and that must not cost a value.
         parts = ((samples.start_ms, samples.zeros), (window.end_ms, samples.values), (window.end_ms, samples.stale))
         for timestamp_ms, part in parts:
@@ -107,7 +105,7 @@ class RemoteWriteEndpoint:
                     await self._store(chunk, samples.tenant, queue)
                     done(len(chunk))
         queue.dropped("dropped_series", series.dropped)
-        await self._send_metadata(window, samples, queue)
+        await self._send_metadata(window, samples, series, queue)
 
     def _rows(self, series: RelabelledSeries, samples: Sequence[Sample], timestamp_ms: int) -> Iterator[Row]:
         return (sample.row(timestamp_ms) for sample in series.of(samples))
@@ -189,14 +187,16 @@ class RemoteWriteEndpoint:
                 answer=response.text,
             )
 
-    async def _send_metadata(self, window: WindowSamples, samples: TenantSamples, queue: QueueMetrics) -> None:
+    async def _send_metadata(
+        self, window: WindowSamples, samples: TenantSamples, series: RelabelledSeries, queue: QueueMetrics
+    ) -> None:
         """Send type and help of the window's metrics if it is time; if that fails, with a later window."""
         config, now = self._config.metadata_config, asyncio.get_running_loop().time()
         if self._protocol.carries_metadata or not config.send:
             return
         if not self._metadata.is_due(samples.tenant, window.shard, now):
             return
-        families = families_of(self._series[window.shard, samples.tenant].of(samples.values))
+        families = families_of(series.of(samples.values))
         for first in range(0, len(families), config.max_samples_per_send):
             chunk = families[first : first + config.max_samples_per_send]
             body = encode_metadata_request(chunk)

@@ -5,6 +5,33 @@ from collections.abc import Iterable, Iterator
 from streams.relabel import Relabelling
 from streams.series import Sample, Series
 
+UNUSED_WINDOWS = 1000
+"""What wasn't written for so many windows belongs to a shard or a tenant that is gone."""
+
+
+class SeriesOfTenants:
+    """The series of all tenants and shards that an endpoint is written."""
+
+    def __init__(self, relabelling: Relabelling) -> None:
+        self._relabelling = relabelling
+        self._kept: dict[tuple[int, str], tuple[RelabelledSeries, int]] = {}
+        self._windows = 0
+
+    def of(self, shard: int, tenant: str) -> "RelabelledSeries":
+        """Those of a window that begins."""
+        self._windows += 1
+        kept = self._kept.pop((shard, tenant), None)
+        series = RelabelledSeries(self._relabelling) if kept is None else kept[0]
+        self._kept[shard, tenant] = series, self._windows  # the last one: those before are in order of their use
+        self._forget_unused()
+        series.begin()
+        return series
+
+    def _forget_unused(self) -> None:
+        oldest = next(iter(self._kept))
+        if self._windows - self._kept[oldest][1] > UNUSED_WINDOWS * len(self._kept):
+            del self._kept[oldest]
+
 
 class RelabelledSeries:
     """Series after an endpoint's rules, kept as long as they are written, for one tenant and shard.

@@ -11,9 +11,12 @@ import pytest
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.answers import LONGEST_WAIT_S, Answer, classify, retry_after_s
 from agents.remote_write.requests import chunks
+from agents.remote_write.series import UNUSED_WINDOWS, SeriesOfTenants
+from schemas.config.relabel import RelabelConfig
 from schemas.metric_families import WINDOW_MARKER as MARKER
 from schemas.remote_write import Row, encode_series_labels
-from streams.series import Sample, Series
+from streams.relabel import Relabelling
+from streams.series import Labels, Sample, Series
 from streams.shard import TenantSamples, WindowSamples
 from tests.agents.windows import END_MS, endpoint, value_of, window
 from tests.servers.prometheus import Prometheus
@@ -266,3 +269,36 @@ async def test_prometheus_takes_a_window_twice_and_skips_an_earlier_one(promethe
     samples = prometheus.samples('remote_write_test{job="repeat"}', 60, at=now_ms / 1000 + 1)
     assert list(samples.values()) == [[((now_ms - 5000) / 1000, 1.0), (now_ms / 1000, 2.0)]]
     assert value_of(metrics, "spanmill_sink_windows_skipped_total", endpoint="here", reason="stored") == 1
+
+
+class Counting(Relabelling):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def apply(self, labels: Labels) -> Labels | None:
+        self.asked += 1
+        return super().apply(labels)
+
+
+def test_a_series_is_relabelled_once_in_its_life() -> None:
+    rules = Counting([RelabelConfig(target_label="cluster", replacement="east")])
+    tenants = SeriesOfTenants(rules)
+    (samples,) = window(count=3, zeros=2).tenants
+    for _ in range(4):
+        series = tenants.of(3, "team-a")
+        relabelled = [*series.of(samples.zeros), *series.of(samples.values)]
+        assert {dict(each.series.labels)["cluster"] for each in relabelled} == {"east"}
+    assert rules.asked == 3
+    for _ in range(2):  # what wasn't written in a window is forgotten
+        tenants.of(3, "team-a")
+    list(tenants.of(3, "team-a").of(samples.values))
+    assert rules.asked == 6
+
+
+def test_series_of_a_shard_that_is_gone_are_forgotten() -> None:
+    tenants = SeriesOfTenants(Relabelling([]))
+    tenants.of(1, "team-a")
+    for _ in range(2 * UNUSED_WINDOWS + 2):
+        tenants.of(2, "team-a")
+    assert list(tenants._kept) == [(2, "team-a")]

@@ -305,5 +305,8 @@ async def test_the_registrys_gauges_are_shown_while_the_shard_is_owned(tmp_path:
         assert it.value("tempo_metrics_generator_registry_active_series", **of) == 3
         name = "tempo_metrics_generator_registry_label_cardinality_demand_estimate"
         assert it.value(name, label_name="pod", **of) == 9
+        await it.writer.put(Completed(replace(window(2), tenants=(replace(samples, gauges=gauges),))))
+        assert it.value("tempo_metrics_generator_registry_active_series", **of) == 3
+        assert it.value(name, label_name="pod", **of) is None
     assert it.value("tempo_metrics_generator_registry_active_series", **of) is None
     assert it.value("spanmill_sink_windows_waiting", endpoint="a", shard="7") is None
