@@ -9,7 +9,7 @@ window again, sample for sample the same.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import aiohttp
 import structlog
@@ -30,7 +30,7 @@ from schemas.config import RemoteWriteConfig
 from schemas.metric_families import WINDOW_MARKER
 from schemas.remote_write import Row, encode_metadata_request, encode_series_labels
 from streams.relabel import Relabelling
-from streams.shard import Sample, TenantSamples, WindowSamples
+from streams.shard import TenantSamples, WindowSamples
 
 log = structlog.get_logger(__name__)
 
@@ -99,16 +99,13 @@ class RemoteWriteEndpoint:
         # Lists of their own: a zero may be refused where its series exists, and that must not cost a value.
         parts = ((samples.start_ms, samples.zeros), (window.end_ms, samples.values), (window.end_ms, samples.stale))
         for timestamp_ms, part in parts:
-            rows = self._rows(series, part, timestamp_ms)
+            rows = chunks(series.rows(part, timestamp_ms), self._config.queue_config.max_samples_per_send)
             with queue.pending_of(len(part)) as done:
-                for chunk in chunks(rows, self._config.queue_config.max_samples_per_send):
+                for chunk in rows:
                     await self._store(chunk, samples.tenant, queue)
                     done(len(chunk))
         queue.dropped("dropped_series", series.dropped)
         await self._send_metadata(window, samples, series, queue)
-
-    def _rows(self, series: RelabelledSeries, samples: Sequence[Sample], timestamp_ms: int) -> Iterator[Row]:
-        return (sample.row(timestamp_ms) for sample in series.of(samples))
 
     def _marker(self, window: WindowSamples) -> Row:
         labels = (("__name__", WINDOW_MARKER), ("app", self._app), ("shard", str(window.shard)))
@@ -128,8 +125,9 @@ class RemoteWriteEndpoint:
         if response.answer is Answer.STORED:
             self._count_stored(load_of(rows), response.written, queue)
         elif len(rows) == 1 or response.answer is Answer.TOO_OLD:
-            self._count_refused(response.answer, load_of(rows), queue)
-            queue.count(Fate.SENT, load_of(rows))
+            load = load_of(rows)
+            self._count_refused(response.answer, load, queue)
+            queue.count(Fate.SENT, load)
         else:
             half = len(rows) // 2
             await self._store(rows[:half], tenant, queue)
@@ -196,7 +194,7 @@ class RemoteWriteEndpoint:
             return
         if not self._metadata.is_due(samples.tenant, window.shard, now):
             return
-        families = families_of(series.of(samples.values))
+        families = families_of(series.of(sample.series) for sample in samples.values)
         for first in range(0, len(families), config.max_samples_per_send):
             chunk = families[first : first + config.max_samples_per_send]
             body = encode_metadata_request(chunk)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from schemas.metric_families import MetricFamily, family_of
-from streams.series import NAME_LABEL, Sample
+from streams.series import NAME_LABEL, Series
 
 
 class DueMetadata:
@@ -23,8 +23,8 @@ class DueMetadata:
         self._sent_at[tenant, shard] = now
 
 
-def families_of(samples: Iterable[Sample]) -> list[MetricFamily]:
-    """The families that samples belong to, by name; names that aren't ours have none."""
-    names = {value for sample in samples for name, value in sample.series.labels if name == NAME_LABEL}
+def families_of(series: Iterable[Series | None]) -> list[MetricFamily]:
+    """The families that series belong to, by name; names that aren't ours have none."""
+    names = {value for each in series if each is not None for name, value in each.labels if name == NAME_LABEL}
     found = {family.name: family for name in names if (family := family_of(name)) is not None}
     return [found[name] for name in sorted(found)]

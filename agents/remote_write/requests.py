@@ -30,11 +30,17 @@ def chunks(rows: Iterable[Row], most_rows: int, most_bytes: int = MAX_BYTES) -> 
 
 def row_bytes(row: Row) -> int:
     """About how long a row is in a request."""
-    size = len(row.labels_block) + SAMPLE_BYTES + EXEMPLAR_BYTES * len(row.exemplars)
-    return size + BUCKET_BYTES * len(row.value.buckets) if isinstance(row.value, NativeHistogram) else size
+    labels_block, value, _, exemplar = row
+    size = len(labels_block) + SAMPLE_BYTES
+    if exemplar is not None:
+        size += EXEMPLAR_BYTES
+    if isinstance(value, NativeHistogram):
+        size += BUCKET_BYTES * len(value.buckets) + EXEMPLAR_BYTES * len(value.exemplars)
+    return size
 
 
 def load_of(rows: Sequence[Row]) -> Load:
     """What rows carry."""
-    histograms = sum(isinstance(row.value, NativeHistogram) for row in rows)
-    return Load(len(rows) - histograms, histograms, sum(len(row.exemplars) for row in rows))
+    natives = [value for _, value, _, _ in rows if isinstance(value, NativeHistogram)]
+    exemplars = sum(exemplar is not None for _, _, _, exemplar in rows)
+    return Load(len(rows) - len(natives), len(natives), exemplars + sum(len(value.exemplars) for value in natives))
