@@ -26,13 +26,28 @@ overrides:
     metrics_generator:
       processors: [service-graphs, span-metrics, host-info]
       generate_native_histograms: both
+      max_cardinality_per_label: 1000
 """
 """What any tenant may switch on."""
+
+REJECTING = """
+metrics_generator:
+  codec: push-bytes
+  processor:
+    service_graphs:
+      filter_policies: [{exclude: {match_type: strict, attributes: [{key: kind, value: SPAN_KIND_SERVER}]}}]
+overrides:
+  defaults:
+    metrics_generator:
+      processors: [service-graphs]
+"""
+"""Sides of edges that are remembered because a filter dropped them, in Tempo's own records."""
 
 
 def main() -> None:
     """Go through every stage's kernels once, without Kafka."""
-    warm_up(load_config(None, text=EVERYTHING))
+    for text in (EVERYTHING, REJECTING):
+        warm_up(load_config(None, text=text))
     no_producer = cast("RecordProducer", None)  # a rehearsal writes nothing
     metrics = DistributorMetrics(CollectorRegistry())
     Intake(no_producer, metrics, partitions=1, max_record=1_000_000, multitenancy=False).rehearse()
