@@ -3,7 +3,8 @@
 Every window begins with a marker, a request of one sample of `spanmill_sink_window{app,shard}`. An endpoint that
 answers "out of order" has a later window, hence this one too: so the endpoint is its own record of what it has, and
 nothing else needs to be remembered (architecture.md, "Writing"). One that takes samples out of order takes a repeated
-window again, sample for sample the same.
+window again, sample for sample the same. Where there are several entries the marker has a label `endpoint` too: each
+goes on by itself, and two may lead to one server.
 """
 
 import asyncio
@@ -58,8 +59,11 @@ class RemoteWriteEndpoint:
         *,
         org_id: bool,
         tenant_headers: TenantHeaders = no_headers,
+        marked_as: str = "",
     ) -> None:
+        """`marked_as` is the value of the marker's label `endpoint`, which is left out if it is empty."""
         self.name = config.name or config.url
+        self._marked_as = (("endpoint", marked_as),) if marked_as else ()
         self._config, self._app, self._metrics = config, app, metrics
         self._connection = Connection(
             config.url, config, session, config.remote_timeout_s, redirects=config.follow_redirects
@@ -108,7 +112,7 @@ class RemoteWriteEndpoint:
         await self._send_metadata(window, samples, series, queue)
 
     def _marker(self, window: WindowSamples) -> Row:
-        labels = (("__name__", WINDOW_MARKER), ("app", self._app), ("shard", str(window.shard)))
+        labels = (("__name__", WINDOW_MARKER), ("app", self._app), *self._marked_as, ("shard", str(window.shard)))
         return Row(encode_series_labels(labels), float(window.end_ms), window.end_ms, None)
 
     def _queue(self, tenant: str) -> QueueMetrics:

@@ -1,14 +1,14 @@
 """All endpoints of a configuration."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from pydantic import SecretStr
 
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.connection import new_session
 from agents.remote_write.endpoint import RemoteWriteEndpoint
-from schemas.config import Config
+from schemas.config import Config, RemoteWriteConfig
 
 
 @contextlib.asynccontextmanager
@@ -34,6 +34,23 @@ async def remote_write_endpoints(
                 await sessions.enter_async_context(new_session()),
                 org_id=storage.remote_write_add_org_id_header,
                 tenant_headers=tenant_headers,
+                marked_as=marked_as,
             )
-            for each in storage.remote_write
+            for each, marked_as in zip(named_apart(storage.remote_write), marks(storage.remote_write), strict=True)
         ]
+
+
+def named_apart(entries: Sequence[RemoteWriteConfig]) -> list[RemoteWriteConfig]:
+    """The entries; those without a name that have their URL in common are named by their numbers too."""
+    urls = [each.url for each in entries if not each.name]
+    return [
+        each.replace(name=f"{each.url} ({number})") if not each.name and urls.count(each.url) > 1 else each
+        for number, each in enumerate(entries, 1)
+    ]
+
+
+def marks(entries: Sequence[RemoteWriteConfig]) -> list[str]:
+    """What tells the entries' markers apart: their names, or which one each is; nothing if there is only one."""
+    if len(entries) < 2:
+        return [""] * len(entries)
+    return [each.name or str(number) for number, each in enumerate(entries, 1)]

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agents.endpoint import Endpoint
 from agents.own_metrics import OwnMetrics
+from agents.remote_write.endpoints import remote_write_endpoints
 from agents.shard_writer import Completed, ShardWriter
 from agents.spilled_windows import SpilledWindows
+from schemas.config import load_config
 from streams.series import Sample, Series
 from streams.shard import Cut, TenantSamples, WindowSamples
 from tests.agents.windows import endpoint, value_of
@@ -120,3 +123,28 @@ async def test_a_prometheus_without_version_2_gets_everything_in_version_1(prome
         await writer.write(WindowSamples(9, now_ms - INTERVAL_MS, now_ms, (samples,), 0))
     stored = prometheus.samples('fallen_back_total{job="versions"}', 60, at=now_ms / 1000 + 1)
     assert list(stored.values()) == [[(now_ms / 1000, 7.0)]]
+
+
+async def test_two_entries_that_lead_to_one_server_do_not_take_each_others_windows_for_their_own(
+    tmp_path: Path, new_prometheus: Callable[..., Prometheus]
+) -> None:
+    server, metrics = new_prometheus(), OwnMetrics()
+    last_ms = int(time.time()) // 5 * INTERVAL_MS
+    windows = [window(last_ms - (9 - i) * INTERVAL_MS, i + 1) for i in range(10)]
+    entries = [
+        {"url": server.write_url, "write_relabel_configs": [{"target_label": "entry", "replacement": each}]}
+        for each in ("a", "b")
+    ]
+    text = yaml.safe_dump({"metrics_generator": {"storage": {"remote_write": entries}}})
+    config = load_config(None, text)
+    async with remote_write_endpoints(lambda: config, metrics) as (first, second):
+        assert (first.name, second.name) == (f"{server.write_url} (1)", f"{server.write_url} (2)")
+        for each in windows:
+            await first.write(each)
+        for each in windows:  # far behind the first
+            await second.write(each)
+    samples = server.samples("exact_total", 3600, at=last_ms / 1000 + 1)
+    for entry in ("a", "b"):
+        points = {dict(labels)["series"]: each for labels, each in samples.items() if ("entry", entry) in labels}
+        assert points == expected(windows)
+    assert len(server.series("spanmill_sink_window")) == 2
