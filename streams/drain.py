@@ -24,6 +24,8 @@ MAX_CHILDREN = 1000
 MIN_SIMILARITY = 0.3
 MAX_VISITS = 256
 """Nodes that are looked at for a name: names may be made such that many lead two ways."""
+MAX_COMPARED = 256
+"""Clusters of a leaf, the newest ones, that a name is compared with: a hundred thousand would take a quarter second."""
 MAX_CLUSTERS = 100_000
 MAX_CACHED_NAMES = 100_000
 
@@ -148,7 +150,7 @@ class Drain:
     def _most_similar(self, leaf: Node, tokens: Sequence[str]) -> int | None:
         """The most similar cluster of a leaf, of equally similar ones that with more wildcards (DRN-6)."""
         best, found = (0, -1), None
-        for number in leaf.clusters:
+        for number in leaf.clusters[-MAX_COMPARED:]:
             known = self._clusters.get(number)
             if known is not None:
                 rank = (sum(map(str.__eq__, known, tokens)), known.count(WILDCARD))

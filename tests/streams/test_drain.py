@@ -3,7 +3,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.limiters import DrainCluster, DrainNode, DrainState
-from streams.drain import END, MAX_CHILDREN, MAX_DEPTH, MAX_VISITS, WILDCARD, Drain, looks_like_data, tokenize
+from streams.drain import (
+    END,
+    MAX_CHILDREN,
+    MAX_COMPARED,
+    MAX_DEPTH,
+    MAX_VISITS,
+    WILDCARD,
+    Drain,
+    looks_like_data,
+    tokenize,
+)
 
 
 def learn(drain: Drain, *names: str) -> list[str]:
@@ -160,6 +170,14 @@ def test_of_equally_similar_clusters_the_one_with_more_wildcards_takes_a_name():
     """DRN-6: and the first of those."""
     clusters = (("9", "_", "3"), (WILDCARD, "_", "3"), (WILDCARD, "_", "3"))
     assert with_clusters(*clusters, name="1_3").see("1_3").cluster == 1
+
+
+def test_a_name_is_compared_with_the_newest_clusters_of_a_leaf():
+    """DRN-6: better, names that are made such that all are in one leaf cost a bounded search."""
+    others = [(str(n), "_", "x") for n in range(MAX_COMPARED)]
+    known = ("1", "_", "3")
+    assert with_clusters(known, *others[1:], name="1_3").see("1_3").cluster == 0
+    assert with_clusters(known, *others, name="1_3").see("1_3").cluster != 0
 
 
 def test_a_name_of_too_little_similarity_begins_a_cluster():
