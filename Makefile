@@ -52,6 +52,7 @@ bench: tools ## Measure spans per CPU-second
 
 peers: tools ## Run the tests against peers that are built from source
 	tools/fetch_collector.sh
+	tools/fetch_prometheus3.sh
 	$(BIN)/pytest -m peers $(PYTEST_ARGS)
 
 check-deploy: $(INSTALLED_DEV) ## Check the chart, the compose file and the Dockerfile, without a container engine

@@ -38,8 +38,14 @@ def promtool(*arguments: str | Path, **options: Any) -> subprocess.CompletedProc
 class Prometheus:
     """A running Prometheus that scrapes nothing and takes remote writes."""
 
-    def __init__(self, directory: Path, out_of_order_window: str = "0s", port: int | None = None) -> None:
-        self._binary = binary("prometheus")
+    def __init__(
+        self,
+        directory: Path,
+        out_of_order_window: str = "0s",
+        port: int | None = None,
+        program: str | None = None,
+    ) -> None:
+        self._binary = binary("prometheus") if program is None else program
         self._directory = directory
         self._window = out_of_order_window
         self.port = free_port() if port is None else port
