@@ -27,8 +27,9 @@ from streams.half_edges import (
 )
 from streams.interner import ABSENT, CLIENT, EMPTY, SERVER, USER
 from streams.kernels import kernel, wide
+from streams.layouts import NO_SCHEMA
 from streams.limbs import added
-from streams.native_cells import NativeCells, native_has_room, observe_native, observed_weight
+from streams.native_cells import NativeCells, observe_native, observed_weight
 from streams.service_graphs_plan import ServiceGraphsPlan
 from streams.span_columns import (
     KIND_CONSUMER,
@@ -125,7 +126,7 @@ def _cells_have_room(state: EdgeTotals) -> bool:
     groups, cells = state.groups, state.cells
     if groups.used[0] == len(groups.hashes) or cells.used[0] + HISTOGRAMS > len(cells.cells):
         return False
-    return native_has_room(state.native, wide(HISTOGRAMS))
+    return bool(state.native.cells.used[0] + HISTOGRAMS <= len(state.native.cells.cells))
 
 
 @kernel
@@ -397,4 +398,5 @@ def _observe(
     )
     if plan.kinds.classic[tenant]:
         observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns) * HISTOGRAMS + histogram, seen)
-    observe_native(state.native, plan.kinds, tenant, group, histogram, seen)
+    if plan.kinds.schema[tenant] != NO_SCHEMA:
+        observe_native(state.native, plan.kinds, tenant, group, histogram, seen)

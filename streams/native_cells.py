@@ -1,7 +1,7 @@
 """The cells of native histograms in a window: which bucket an observation falls into, and what falls there adds up.
 
 A native histogram has thousands of possible buckets and few that are used, so its cells are found by a key of their
-own. Without native histograms nothing of this costs anything.
+own. Whoever calls these kernels asks for the schema first: passing the tables alone costs 50 ns.
 """
 
 import math
@@ -85,12 +85,6 @@ def grown_native_cells(old: NativeCells, more: int) -> NativeCells:
 
 
 @kernel
-def native_has_room(native: NativeCells, more: int) -> bool:
-    """Whether so many cells can be added."""
-    return bool(native.cells.used[0] + more <= len(native.cells.cells))
-
-
-@kernel
 def native_bucket(schema: int, latency_ns: np.int64) -> int:
     """The bucket of a latency, as that of the float64 of its seconds (PRIM-10); bounds are inclusive."""
     if latency_ns <= 0:
@@ -122,15 +116,13 @@ def observed_weight(kinds: HistogramKinds, tenant: int, weight: np.uint64) -> np
 def observe_native(
     native: NativeCells, kinds: HistogramKinds, tenant: int, group: int, histogram: int, seen: Observation
 ) -> None:
-    """Add an observation to its native bucket, if the tenant has native histograms; there must be room.
+    """Add an observation of a tenant that has native histograms to its bucket; there must be room.
 
     It offers an exemplar, and an empty trace ID none, unless the classic part has it (REG-20).
     """
-    schema = wide(kinds.schema[tenant])
-    if schema == NO_SCHEMA:
-        return
     key = native.keys.scratch
-    key[_GROUP], key[_HISTOGRAM], key[_BUCKET] = group, histogram, native_bucket(schema, seen.latency_ns)
+    key[_GROUP], key[_HISTOGRAM] = group, histogram
+    key[_BUCKET] = native_bucket(wide(kinds.schema[tenant]), seen.latency_ns)
     number = find_group(native.keys, wide(_BUCKET + 1))
     cells = native.cells
     new = number == cells.used[0]

@@ -25,11 +25,11 @@ from streams.groups import (
 )
 from streams.interner import FULL, Interner
 from streams.kernels import kernel, wide
+from streams.layouts import NO_SCHEMA
 from streams.limbs import added
 from streams.native_cells import (
     NativeCells,
     grown_native_cells,
-    native_has_room,
     native_rows,
     new_native_cells,
     observe_native,
@@ -232,7 +232,7 @@ def _fold(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, first: i
             continue
         if state.cells.used[0] == len(state.cells.cells) or state.pairs.used[0] == len(state.pair_spans):
             return row
-        if not native_has_room(state.native, wide(1)):
+        if state.native.cells.used[0] == len(state.native.cells.cells):
             return row
         width = _group_key(spans, plan, row, tenant, state.groups.scratch)
         group = find_group(state.groups, width)
@@ -301,4 +301,5 @@ def _add_span(spans: SpanColumns, plan: SpanMetricsPlan, state: SpanTotals, row:
         )
         if plan.kinds.classic[tenant]:
             observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns), seen)
-        observe_native(state.native, plan.kinds, tenant, group, wide(_LATENCY), seen)
+        if plan.kinds.schema[tenant] != NO_SCHEMA:
+            observe_native(state.native, plan.kinds, tenant, group, wide(_LATENCY), seen)
