@@ -3,6 +3,7 @@
 import bisect
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby, pairwise
 from typing import Any
@@ -11,18 +12,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.config import HistogramSettings, MultiplierSettings, TenantSettings
-from schemas.deltas import ZERO_BUCKET, decode_batch, encode_window, native_layout
+from schemas.config import HistogramSettings, LimitSettings, MultiplierSettings, TenantSettings
+from schemas.deltas import ZERO_BUCKET, Batch, decode_batch, encode_window, native_layout
 from schemas.deltas import split as limbs
 from schemas.labels import encode_labels
 from schemas.metrics import LATENCY_UNITS_PER_NS, METRICS, WEIGHT_ONE, Metric, MetricId
 from schemas.native_histogram import NativeHistogram
 from schemas.native_totals import NativeSettings, NativeTotals, OfferedExemplar
+from schemas.snapshot import newest_snapshot, snapshot_records
 from streams.label_set import LabelSet, Samples
 from streams.native_cells import _BOUNDS, native_bucket
 from streams.native_totals import MAX_EXEMPLARS, NativeRow, with_exemplars, written
 from streams.series import Naming, Sample
+from streams.shard import Shard, WindowSamples
 from streams.totals import DeltaRow, UsedLayout, apply_rows, fitting_rows
+from tests.streams.delta_rows import Settings, batch
+from tests.streams.delta_rows import latency as classic_row
+from tests.streams.delta_rows import row as delta_row
+from tests.streams.delta_rows import window as delta_window
 from tests.streams.log import CLIENT, CONSUMER, INTERVAL_MS, PRODUCER, SECOND_NS, SERVER, Told, records, windows
 from tests.streams.log import settings as tenant
 
@@ -654,3 +661,77 @@ def test_an_edge_s_histograms_are_native_ones_of_each_side():
         CLIENT_SECONDS: ((8, 1),),
         SERVER_SECONDS: ((0, 1),),
     }
+
+
+# In a shard
+
+
+def native_row(n: int = 1, bucket: int = 8, seconds: float = 2.0, trace: bytes | None = None, schema: int = 3, **more):
+    """A delta row of a native bucket."""
+    exemplar = (None,) * 5 if trace is None else (trace, int(seconds * SECOND_NS), 1, 1, 0)
+    units = int(seconds * SECOND_NS) * LATENCY_UNITS_PER_NS * n
+    own = {"bucket": bucket, "layout": native_layout(schema), "total": units, "exemplar": exemplar}
+    return delta_row("a", MetricId.LATENCY, n * WEIGHT_ONE, **own, **more)
+
+
+def completed(settings: Settings, *batches: Batch) -> list[WindowSamples]:
+    shard = Shard(0, lambda _: settings, INTERVAL_MS)
+    return [window for offset, each in enumerate(batches) for window in shard.feed(offset, each).windows]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_partitions_with_other_classic_layouts_share_their_native_buckets(order):
+    """REG-19: numbers of layouts differ from batch to batch, native schemas are no such numbers."""
+    one = [classic_row("a", 0, 1, seconds=0.05), native_row(1, -34, 0.05)]
+    two = [classic_row("b", 0, 2), classic_row("a", 1, 1, layout=1, seconds=0.5), native_row(2, -8, 0.25)]
+    batches = [
+        batch(delta_window(INTERVAL_MS, None, one, layouts=((0.1, 1.0),)), 0, 2),
+        batch(delta_window(INTERVAL_MS, None, two, layouts=((0.01,), (0.1, 1.0))), 1, 2),
+    ][::order]
+    [window] = completed(Settings(histograms=BOTH), *batches)
+    of_a = [s for s in window.tenants[0].values if dict(s.series.labels).get("service") == "a"]
+    assert floats(of_a)[f"{LATENCY}_bucket{{1}}"] == 2.0
+    assert natives(of_a)[LATENCY] == NativeHistogram(3, 3, 0.55, 0, ((-34, 1), (-8, 2)))
+
+
+def test_a_native_histogram_counts_as_one_series_of_the_limit():
+    """REG-21, LIM-2."""
+    rows = [native_row(), native_row(labels=(("service", "b"),))]
+    limit = LimitSettings(max_active_series=1)
+    [window] = completed(
+        Settings(histograms=NATIVE, limits=limit), batch(delta_window(INTERVAL_MS, None, rows, layouts=()), 0, 1)
+    )
+    labels = [dict(s.series.labels) for s in window.tenants[0].values if isinstance(s.value, NativeHistogram)]
+    assert [each.get("service", each.get("metric_overflow")) for each in labels] == ["a", "true"]
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(-40, 40), st.sampled_from([b"1", b"2", None])),
+    max_size=4,
+    unique_by=lambda of: of[1],
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(ROWS, min_size=2, max_size=8), st.integers(0, 7), st.sampled_from([NATIVE, BOTH]))
+def test_a_snapshot_at_any_window_changes_no_sample(told, cut_after, mode):
+    """REG-16, REG-20: resolution, the last reset and all that exemplars depend on are part of it."""
+    histograms = replace(mode, native_max_buckets=4, native_min_reset_ms=3 * INTERVAL_MS)
+    tenant_of = Settings(histograms=histograms)
+    shard = Shard(0, lambda _: tenant_of, INTERVAL_MS)
+    restored: Shard | None = None
+    for number, rows in enumerate(told):
+        frame = [native_row(n, bucket, 2.0 ** (bucket / 8), trace) for n, bucket, trace in rows]
+        if mode is BOTH:
+            frame += [classic_row("a", 0, n, at=n) for n in {sum(n for n, *_ in rows)} if n]
+        end_ms = (number + 1) * INTERVAL_MS
+        each = batch(delta_window(end_ms, end_ms - INTERVAL_MS if number else None, frame), 0, 1)
+        samples = shard.feed(number, each).windows
+        if restored is not None:
+            assert restored.feed(number, each).windows == samples
+        if number == cut_after:
+            cut = shard.snapshot()
+            assert cut is not None
+            found = newest_snapshot(dict(snapshot_records(cut, b"\1")), 0)
+            assert found is not None
+            restored = Shard.restore(found.cut, lambda _: tenant_of, INTERVAL_MS)
