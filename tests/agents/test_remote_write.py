@@ -151,7 +151,7 @@ async def test_a_window_that_is_too_old_is_counted_as_possibly_stored(status: in
 
 
 async def test_st_9_one_bad_series_costs_no_other() -> None:
-    """ST-9: Prometheus drops the whole request."""
+    """ST-9, REG-4, REG-5: Prometheus drops the whole request; here a refused sample is counted and costs no other."""
     receiver, metrics = await written(
         lambda request: Reply(400, "bad label") if "m5" in request.names else Reply(), window(count=9, zeros=0)
     )
