@@ -2,7 +2,8 @@
 
 The text is what `promtool tsdb create-blocks-from openmetrics` reads: a family's lines stand together, the samples of
 a series in order of time. Order: families by name; in a family the label sets (without `le`) by their text; in a label
-set by time; at one time the buckets ascending, then `_sum`, `_count`. Equal samples give equal bytes.
+set by time; at one time the buckets ascending, then `_sum`, `_count`. Equal samples give equal bytes. Neither text has
+native histograms: whoever calls leaves them out, or refuses where nothing else would be left.
 """
 
 import math
