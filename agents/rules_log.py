@@ -235,10 +235,11 @@ class RulesLog:
 
     def _is_time(self, decision: Decision, states: Sequence[RulesInForce]) -> bool:
         """Whether to append now: nothing is on its way, and what others have decided is in force."""
-        now = self._clocks.elapsed_s()
-        if self._pending is not None and now - self._since < PATIENCE_S:
+        now, pending = self._clocks.elapsed_s(), self._pending
+        read_back = pending is not None and all(state.newest.revision >= pending.revision for state in states)
+        if pending is not None and not read_back and now - self._since < PATIENCE_S:
             return False
-        if decision.verdict is Verdict.REPEAT and self._pending != decision:
+        if decision.verdict is Verdict.REPEAT and pending != decision:
             self._pending, self._since = decision, now  # the other partitions may be about to read it
             return False
         soon = self._from_end_ms() + self._live.rules.interval_ms
