@@ -15,7 +15,7 @@ from schemas.config.generator import SpanMetricsConfig
 from schemas.config.mappings import collisions
 from schemas.config.messages import ConfigError, at, describe
 from schemas.config.overrides import OverridesFile, SpanMetricsOverrides, TenantOverrides
-from schemas.config.pending import asked_for, asked_for_by_tenant
+from schemas.config.pending import Pending, asked_for, asked_for_by_tenant
 from schemas.config.runtime import RuntimeOverrides, complete
 from schemas.config.section import Section
 from schemas.config.spellings import respell, value_at
@@ -216,10 +216,18 @@ def with_value(values: Any, path: Path, value: Any) -> Any:
     return {key: with_value(item, path[1:], value) if key == path[0] else item for key, item in values.items()}
 
 
-def not_implemented(asked: Places) -> Iterator[tuple[Path, str]]:
-    """What `pending` has, as problems."""
-    for place, what in asked:
-        yield place, f"not implemented yet: {what}; leave it out"
+def not_implemented(asked: Iterable[tuple[Path, Pending]], place: Path = ()) -> Iterator[tuple[Path, str]]:
+    """What a file, or its block at `place`, asks for and must not, as problems."""
+    for path, pending in asked:
+        if not pending.instead:
+            yield (*place, *path), f"not implemented yet: {pending.what}; leave it out"
+
+
+def not_implemented_notes(asked: Iterable[tuple[Path, Pending]], place: Path = ()) -> Iterator[tuple[Path, str]]:
+    """What it asks for and may, as notes."""
+    for path, pending in asked:
+        if pending.instead:
+            yield (*place, *path), f"not implemented yet: {pending.what}; {pending.instead}"
 
 
 def other_topic(config: Config) -> Iterator[tuple[Path, str]]:
@@ -251,13 +259,14 @@ def collisions_of(config: Config, block: TenantOverrides, place: Path) -> Iterat
 def block_problems(config: Config, tenant: str, block: TenantOverrides) -> Iterator[tuple[Path, str]]:
     """What the models of a tenant's block don't see."""
     place: Path = ("overrides", tenant)
-    yield from (((*place, *path), what) for path, what in not_implemented(asked_for_by_tenant(block)))
+    yield from not_implemented(asked_for_by_tenant(block), place)
     yield from collisions_of(config, block, place)
 
 
 def config_notes(config: Config) -> Iterator[tuple[Path, str]]:
     """What deserves a line although nothing is wrong."""
     block = config.overrides.defaults
+    yield from not_implemented_notes(asked_for(config))
     yield from processor_notes(block, DEFAULTS)
     if not config.overrides.per_tenant_override_config and not runs(block):
         hint = "no processor runs, so no metrics are made; write [service-graphs, span-metrics]"
@@ -267,6 +276,7 @@ def config_notes(config: Config) -> Iterator[tuple[Path, str]]:
 
 def block_notes(config: Config, tenant: str, block: TenantOverrides) -> Iterator[tuple[Path, str]]:
     """The same of a tenant's block."""
+    yield from not_implemented_notes(asked_for_by_tenant(block), ("overrides", tenant))
     yield from processor_notes(block, ("overrides", tenant))
     yield from interval_notes(config, block, ("overrides", tenant))
 

@@ -1,7 +1,8 @@
 """Settings that are read and checked in shape, but that nothing acts on yet.
 
-One that switches such a thing on is an error, never silently ignored. This table is the only such list: whoever
-implements a setting deletes its line here.
+One that switches such a thing on is an error, never silently ignored. What Tempo's distributor would do for a tenant is
+noted instead: processors and registry do the same without it, and a Tempo's overrides should serve as they are. This
+table is the only such list: whoever implements a setting deletes its line here.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,11 +13,16 @@ from schemas.config.yaml_lines import Path
 
 
 class Pending(NamedTuple):
-    """A dotted key (`*`: any item of a list), what it would do, and whether a value of it asks for that."""
+    """A setting that nothing acts on."""
 
     key: str
+    """Dotted; `*`: any item of a list."""
     what: str
+    """It would do."""
     asks: Callable[[Any], bool] = bool
+    """Whether a value asks for that."""
+    instead: str = ""
+    """What happens when a file asks for it all the same; empty: such a file is refused."""
 
 
 def other_than(*values: object) -> Callable[[Any], bool]:
@@ -31,15 +37,18 @@ def one_of(*values: object) -> Callable[[Any], bool]:
 
 ENDPOINT = "metrics_generator.storage.remote_write.*."
 
+INGESTION = "overrides.defaults.ingestion."
+NO_LIMIT = "nothing is limited"
+
 PENDING = (
-    Pending("overrides.defaults.ingestion.rate_strategy", "the global rate strategy", other_than("local")),
-    Pending("overrides.defaults.ingestion.rate_limit_bytes", "rate limits", other_than(30_000_000)),
-    Pending("overrides.defaults.ingestion.burst_size_bytes", "rate limits", other_than(30_000_000)),
-    Pending("overrides.defaults.ingestion.max_attribute_bytes", "attribute limits of tenants"),
-    Pending("overrides.defaults.ingestion.artificial_delay", "artificial delays"),
-    Pending("overrides.defaults.ingestion.retry_info_enabled", "RetryInfo of tenants", other_than(True)),
-    Pending("overrides.defaults.forwarders", "forwarders"),
-    Pending("overrides.defaults.cost_attribution.dimensions", "cost attribution"),
+    Pending(f"{INGESTION}rate_strategy", "the global rate strategy", other_than("local"), NO_LIMIT),
+    Pending(f"{INGESTION}rate_limit_bytes", "rate limits", other_than(30_000_000), NO_LIMIT),
+    Pending(f"{INGESTION}burst_size_bytes", "rate limits", other_than(30_000_000), NO_LIMIT),
+    Pending(f"{INGESTION}max_attribute_bytes", "attribute limits of tenants", instead="nothing is cut"),
+    Pending(f"{INGESTION}artificial_delay", "artificial delays", instead="nothing is held back"),
+    Pending(f"{INGESTION}retry_info_enabled", "RetryInfo of tenants", other_than(True), "no answer has one"),
+    Pending("overrides.defaults.forwarders", "forwarders", instead="nothing is forwarded"),
+    Pending("overrides.defaults.cost_attribution.dimensions", "cost attribution", instead="nothing is attributed"),
     Pending("overrides.user_configurable_overrides.enabled", "user-configurable overrides"),
     # Each needs its cloud's own client library, and an account there to show that it works.
     *(
@@ -71,21 +80,21 @@ PENDING = (
 DEFAULTS = "overrides.defaults."
 
 
-def asked_for(config: Section) -> Iterator[tuple[Path, str]]:
-    """The settings of a configuration that ask for what isn't implemented: (path, what)."""
+def asked_for(config: Section) -> Iterator[tuple[Path, Pending]]:
+    """The settings of a configuration that ask for what isn't implemented, and their places."""
     for pending in PENDING:
         for path, value in values_at(config, tuple(pending.key.split("."))):
             if pending.asks(value):
-                yield path, pending.what
+                yield path, pending
 
 
-def asked_for_by_tenant(block: Section) -> Iterator[tuple[Path, str]]:
+def asked_for_by_tenant(block: Section) -> Iterator[tuple[Path, Pending]]:
     """The same of a tenant's block of overrides, whose paths begin there."""
     for pending in PENDING:
         if pending.key.startswith(DEFAULTS):
             for path, value in values_at(block, tuple(pending.key.removeprefix(DEFAULTS).split("."))):
                 if pending.asks(value):
-                    yield path, pending.what
+                    yield path, pending
 
 
 def values_at(value: Any, pattern: tuple[str, ...], at: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -167,6 +167,56 @@ overrides:
     assert config.with_runtime(RuntimeOverrides()).notes == ()
 
 
+OF_THE_DISTRIBUTOR = """
+  X:
+    ingestion:
+      rate_strategy: global
+      rate_limit_bytes: 15000000
+      burst_size_bytes: 20000000
+      max_attribute_bytes: 4096
+      artificial_delay: 1s
+      retry_info_enabled: false
+    forwarders: [otel]
+    cost_attribution: {dimensions: {team: team}}
+    metrics_generator: {processors: [span-metrics], max_active_series: 5}
+"""
+NOTED = """
+5: overrides.X.ingestion.rate_strategy: not implemented yet: the global rate strategy; nothing is limited
+6: overrides.X.ingestion.rate_limit_bytes: not implemented yet: rate limits; nothing is limited
+7: overrides.X.ingestion.burst_size_bytes: not implemented yet: rate limits; nothing is limited
+8: overrides.X.ingestion.max_attribute_bytes: not implemented yet: attribute limits of tenants; nothing is cut
+9: overrides.X.ingestion.artificial_delay: not implemented yet: artificial delays; nothing is held back
+10: overrides.X.ingestion.retry_info_enabled: not implemented yet: RetryInfo of tenants; no answer has one
+11: overrides.X.forwarders: not implemented yet: forwarders; nothing is forwarded
+12: overrides.X.cost_attribution.dimensions: not implemented yet: cost attribution; nothing is attributed
+"""
+
+
+def test_what_the_distributor_would_do_for_a_tenant_is_noted_and_the_rest_holds() -> None:
+    static = load_config(None, f"\noverrides:{OF_THE_DISTRIBUTOR.replace('X', 'defaults')}")
+    assert static.notes == tuple(f"<text>:{line}" for line in NOTED.replace("X", "defaults").strip().splitlines())
+    config = configured(f"\noverrides:{OF_THE_DISTRIBUTOR.replace('X', 'shop')}")
+    noted = tuple(f"overrides.yaml:{line}" for line in NOTED.replace("X", "shop").strip().splitlines())
+    assert config.notes == config.runtime.notes == noted
+    for settings in (tenant_settings(static, "shop"), tenant_settings(config, "shop")):
+        assert settings.span_metrics is not None
+        assert settings.limits.max_active_series == 5
+
+
+def test_ovr_4_what_the_distributor_would_do_is_noted_under_its_flat_name() -> None:
+    file = "overrides:\n  shop:\n    ingestion_rate_limit_bytes: 1000\n    forwarders: [otel]\n"
+    assert configured(file, legacy=True).runtime.notes == (
+        "overrides.yaml:3: overrides.shop.ingestion_rate_limit_bytes: not implemented yet: rate limits; "
+        "nothing is limited",
+        "overrides.yaml:4: overrides.shop.forwarders: not implemented yet: forwarders; nothing is forwarded",
+    )
+
+
+def test_limits_of_the_distributor_that_are_tempos_defaults_are_not_noted() -> None:
+    file = "overrides: {shop: {ingestion: {rate_limit_bytes: 30000000, rate_strategy: local}, forwarders: []}}"
+    assert configured(file).notes == ()
+
+
 def test_an_interval_that_is_rounded_up_to_whole_windows_is_noted() -> None:
     """REG-1."""
     file = "overrides: {NAME: {metrics_generator: {collection_interval: LENGTH}}}"
