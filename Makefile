@@ -37,9 +37,13 @@ lint: $(INSTALLED_DEV) ## Check style, types, imports and generated files
 	$(BIN)/lint-imports
 	tools/check_protobuf.sh
 	$(BIN)/python tools/config_reference.py --check
+	$(BIN)/python tools/metrics_reference.py --check
+	$(BIN)/python tools/parity.py --check
 
 docs: $(INSTALLED_DEV) ## Write the pages of docs that are made from code
 	$(BIN)/python tools/config_reference.py
+	$(BIN)/python tools/metrics_reference.py
+	$(BIN)/python tools/parity.py
 
 format: $(INSTALLED_DEV) ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix
