@@ -143,6 +143,7 @@ def ingester(config_file: Path | None, kafka: str | None, log_level: str) -> Non
 @click.option("--close/--no-close", default=None, help="The end closes every window [files: yes, topics: no].")
 @click.option("--tenant", help="Only this tenant's samples; needed if the input has several.")
 @click.option("--shards", type=click.IntRange(1), default=1, help="Shards, as the deltas topic has partitions [1].")
+@click.option("--own-config", is_flag=True, help="Go by this configuration, not by what the topic's records say.")
 @click.option("--format", "form", type=click.Choice(["bin", "json"]), help="What FILE is, if its name doesn't say.")
 @LOG_LEVEL
 def replay(
@@ -159,6 +160,7 @@ def replay(
     close: bool | None,
     tenant: str | None,
     shards: int,
+    own_config: bool,
     form: str | None,
     log_level: str,
 ) -> None:
@@ -169,7 +171,7 @@ def replay(
     config = read_config(config_file, kafka, log_level)
     from agents.replay import Request, run
 
-    run(config, Request(source, output, last, report, topic, start, end, close, form, tenant, shards))
+    run(config, Request(source, output, last, report, topic, start, end, close, form, tenant, shards, own_config))
 
 
 @cli.command()

@@ -19,6 +19,8 @@ from agents.replay.output import Samples, report, report_text, write_files
 from agents.replay.topic import TopicReader, TopicRecord, parse_bound
 from agents.topics import TopicNames
 from schemas.config import Config, TenantSettings, tenant_settings
+from schemas.config.rules import Rules
+from schemas.control import ConfigChange
 from schemas.deltas import LedgerKey
 from schemas.errors import Malformed
 from schemas.otlp import Codec, scan_records
@@ -38,7 +40,10 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be replayed, and where to. `source` None: the topic."""
+    """What is to be replayed, and where to. `source` None: the topic.
+
+    `own_config`: go by the configuration, not by the one that the topic's records name.
+    """
 
     source: str | None
     output: str
@@ -51,6 +56,7 @@ class Request:
     form: str | None = None
     tenant: str | None = None
     shards: int = 1
+    own_config: bool = False
 
 
 def run(config: Config, request: Request, chunk_bytes: int = CHUNK_BYTES) -> None:
@@ -192,14 +198,22 @@ def replay_topic(
             samples.add,
             partitions=len(reader.ranges),
             shards=request.shards,
+            rules=None if request.own_config else Rules.of(config),
         )
+        changes = 0
         with progress(topic, reader.records) as advance:
             for partition, read in reader.chunks(pipeline.stream_time_ms, chunk_bytes):
                 where = f"{topic}/{partition}"
                 records = [_parse(form, each, rejects, where) for each in read]
+                changes += sum(isinstance(record.control, ConfigChange) for record in records)
                 for rejected in pipeline.feed(partition, records):
                     rejects.add(f"{where}: offset {rejected.offset}", _reason(rejected))
                 advance(len(read))
+    if request.own_config and changes:
+        sys.stderr.write(
+            f"spanmill: {changes} configuration records passed over (--own-config): these aren't the samples that the "
+            "live stages made\n"
+        )
     if request.close:
         pipeline.close()
     return pipeline

@@ -14,12 +14,16 @@ from agents.replay import Request, run
 from agents.replay.files import InputError
 from agents.replay.output import SeveralTenantsError
 from agents.replay.topic import BoundError, TopicReader, parse_bound
-from schemas.control import CONTROL_HEADER, Tick, encode_control
+from schemas.config.generator import GeneratorConfig, RegistryConfig
+from schemas.config.rules import Rules
+from schemas.control import CONTROL_HEADER, ConfigChange, Tick, encode_control
 from tests.agents.spans import T0_MS
 from tests.agents.test_replay import BOTH, RECORDS, config, many_records, replayed, write_bin
 from tests.servers.kafka import KafkaBroker
 
 TOPIC = "spans"
+INTERVAL_MS = 15_000
+LABELLED = RegistryConfig(external_labels={"cluster": "from-the-log"})
 KEPT = {"retention.ms": "-1"}
 """The records' times are long ago: Kafka would delete them."""
 
@@ -94,6 +98,30 @@ def test_a_tick_in_the_log_closes_windows(tmp_path: Path, embedded: EmbeddedBrok
     tick = [(CONTROL_HEADER, encode_control(Tick(T0_MS + 45_000)))]
     produce(embedded.address, TOPIC, [(p, T0_MS + 46_000, b"") for p in range(4)], headers=tick)
     assert " 1700000055\n" in topic_replayed(tmp_path, embedded.address, TOPIC).decode()
+
+
+def test_configuration_records_in_the_log_decide_unless_the_own_one_is_wanted(
+    tmp_path: Path, embedded: EmbeddedBroker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """INST-3: from the window that a record names, the topic's configuration holds, as it did for the live stages."""
+    other = Rules.of(config(*BOTH).replace(metrics_generator=GeneratorConfig(registry=LABELLED)))
+    change = ConfigChange(1, T0_MS // INTERVAL_MS * INTERVAL_MS + 2 * INTERVAL_MS, other.packed, "", 1)
+    records = timed(many_records())
+    produce(embedded.address, TOPIC, records[:1])
+    produce(embedded.address, TOPIC, [(0, records[0][1], b"")], headers=[(CONTROL_HEADER, encode_control(change))])
+    produce(embedded.address, TOPIC, records[1:])
+
+    obeyed = topic_replayed(tmp_path, embedded.address, TOPIC, close=True).decode()
+    own = topic_replayed(tmp_path, embedded.address, TOPIC, close=True, own_config=True).decode()
+
+    lines = [line for line in obeyed.splitlines() if line.startswith("traces_spanmetrics_calls_total{")]
+    at = {line: float(line.split("}")[1].split()[1]) for line in lines if not line.split("}")[1].startswith(" 0 ")}
+    labelled = [time for line, time in at.items() if "from-the-log" in line]
+    plain = [time for line, time in at.items() if "from-the-log" not in line]
+    assert max(plain) < change.from_end_ms / 1000 == min(labelled)
+    assert "from-the-log" not in own
+    said = capsys.readouterr().err
+    assert said.count("1 configuration records passed over (--own-config)") == 1
 
 
 def test_the_partition_that_is_furthest_behind_is_read_next(embedded: EmbeddedBroker) -> None:
