@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from schemas.config import load_config
+from schemas.config import load_config, load_overrides_file
 from tests.deploy.command_line import ROOT, assert_is_command
 from tests.servers.missing import missing
 
@@ -51,6 +52,14 @@ def pod_spec(workload: Manifest) -> Manifest:
 def containers(workload: Manifest) -> Iterator[Manifest]:
     yield from pod_spec(workload).get("initContainers", [])
     yield from pod_spec(workload)["containers"]
+
+
+def refusal(helm: str, *options: str) -> str:
+    """What helm says of values that it must not render."""
+    command = [helm, "template", "traces", str(CHART), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    return done.stderr
 
 
 def config_text(manifests: list[Manifest], name: str) -> str:
@@ -183,10 +192,60 @@ def test_another_configuration_replaces_the_pods(helm):
 
 
 def test_an_ingester_without_a_trace_store_is_refused(helm):
-    command = [helm, "template", "traces", str(CHART), "--set", "ingester.enabled=true"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "ingester.enabled needs config.spanmill.ingester.endpoint" in done.stderr
+    said = refusal(helm, "--set", "ingester.enabled=true")
+    assert "ingester.enabled needs config.spanmill.ingester.endpoint" in said
+
+
+def tenants(series: int) -> tuple[str, str]:
+    """Options for a chart with a tenant of so many series."""
+    return "--set-json", "tenants=" + json.dumps({"shop": {"metrics_generator": {"max_active_series": series}}})
+
+
+def test_the_file_of_tenants_lies_where_the_configuration_looks_for_it(helm):
+    """Wherever that configuration is: the job reads it too."""
+    manifests = rendered(helm, VALUES / "everything.yaml")
+    maps = of_kind(manifests, "ConfigMap")
+    assert set(maps) == {"traces-spanmill", "traces-spanmill-topics"}
+    for workload in workloads(manifests).values():
+        (volume,) = (each for each in pod_spec(workload)["volumes"] if each["name"] == "config")
+        (container,) = pod_spec(workload)["containers"]
+        (mount,) = (each for each in container["volumeMounts"] if each["name"] == "config")
+        data = maps[volume["configMap"]["name"]]["data"]
+        config = load_config(None, text=data["spanmill.yaml"])
+        place = Path(config.overrides.per_tenant_override_config)
+        assert str(place.parent) == mount["mountPath"]
+        config = config.with_runtime(load_overrides_file(place, data[place.name], config))
+        assert config.notes == ()
+        assert config.tenant_overrides("shop").metrics_generator.max_active_series == 20_000_000
+        assert config.tenant_overrides("other").metrics_generator.processors == ("service-graphs",)
+
+
+def test_without_tenants_there_is_no_file_of_them(helm):
+    manifests = rendered(helm)
+    assert set(of_kind(manifests, "ConfigMap")["traces-spanmill"]["data"]) == {"spanmill.yaml"}
+    assert "per_tenant_override_config" not in config_text(manifests, "traces-spanmill")
+
+
+def test_other_tenants_replace_no_pod(helm):
+    before, after = rendered(helm, None, *tenants(1)), rendered(helm, None, *tenants(2))
+    assert workloads(before) == workloads(after)
+    assert of_kind(before, "ConfigMap") != of_kind(after, "ConfigMap")
+
+
+def test_kubelet_brings_running_pods_what_has_changed(helm, values):
+    """It doesn't for files that are mounted one by one."""
+    for workload in workloads(rendered(helm, values)).values():
+        assert not any("subPath" in mount for each in containers(workload) for mount in each["volumeMounts"])
+
+
+def test_two_files_of_tenants_are_refused(helm):
+    said = refusal(helm, *tenants(1), "--set", "config.overrides.per_tenant_override_config=/elsewhere")
+    assert "tenants is the file that config.overrides.per_tenant_override_config names; set one of them" in said
+
+
+def test_tenants_beside_a_secret_are_refused(helm):
+    said = refusal(helm, *tenants(1), "--set", "configSecret=spanmill-config")
+    assert "tenants needs config; with configSecret, put their file into the Secret" in said
 
 
 def test_names_stay_within_kubernetes_limits(helm):

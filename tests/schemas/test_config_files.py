@@ -11,11 +11,13 @@ from schemas.config import (
     ServiceGraphsSettings,
     SpanMetricsSettings,
     load_config,
+    load_overrides_file,
     tenant_settings,
 )
 
 TESTDATA = Path(__file__).parent / "config_testdata"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "spanmill.yaml"
+EXAMPLE_OF_TENANTS = EXAMPLE.with_name("overrides.yaml")
 BROKEN = sorted(TESTDATA.glob("*.bad.yaml"))
 
 
@@ -217,3 +219,19 @@ def test_the_example_runs_both_processors_and_has_no_useless_key() -> None:
         "http://prometheus:9090/api/v1/write"
     ]
     assert config.ingest.kafka.address == "kafka:9092"
+
+
+def test_the_example_of_tenants_goes_with_it_and_does_what_it_says() -> None:
+    config = load_config(EXAMPLE)
+    config = config.with_runtime(load_overrides_file(EXAMPLE_OF_TENANTS, None, config))
+    assert config.notes == ()
+    shop, tests, other = (tenant_settings(config, tenant) for tenant in ("shop", "load-tests", "bank"))
+    assert shop.span_metrics is not None
+    assert shop.span_metrics.dimensions == ("http.route", "http.response.status_code")
+    assert shop.span_metrics.intrinsic_dimensions.status_message
+    assert shop.span_metrics.intrinsic_dimensions.span_name  # as it is for everyone
+    assert (shop.histograms.classic, shop.histograms.native) == (True, True)
+    assert shop.slack_ns == 60_000_000_000
+    assert (tests.span_metrics, tests.service_graphs, tests.host_info) == (None, None, None)
+    assert other.service_graphs is not None
+    assert [each.limits.max_active_series for each in (shop, tests, other)] == [50_000, 0, 10_000]

@@ -18,10 +18,16 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{- /* The volume with spanmill.yaml. Takes a dict of root and configMap. */ -}}
+{{- /*
+The volume with spanmill.yaml, and that of tenants beside it. Takes a dict of root and configMap. It is mounted as a
+directory, never file by file (subPath): only so does kubelet bring a running pod what has changed.
+*/ -}}
 {{- define "spanmill.configVolume" -}}
 name: config
 {{- if .root.Values.configSecret }}
+{{- if .root.Values.tenants }}
+{{- fail "tenants needs config; with configSecret, put their file into the Secret and name it in its spanmill.yaml" }}
+{{- end }}
 secret:
   secretName: {{ .root.Values.configSecret }}
 {{- else }}
