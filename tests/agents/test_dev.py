@@ -14,7 +14,6 @@ import pytest
 
 from agents.dev import dev_config
 from agents.options import with_kafka, with_remote_write
-from agents.warm_up import warm_up
 from tests.servers.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,10 +134,6 @@ def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
     (line,) = second.stderr.splitlines()
     assert line.startswith("spanmill: ")
     assert str(port) in line
-
-
-def test_the_kernels_are_warmed_by_a_trace_that_goes_the_whole_way() -> None:
-    assert warm_up(dev_config(None)) > 20
 
 
 def test_dev_has_windows_of_five_seconds_and_names_of_its_own() -> None:
