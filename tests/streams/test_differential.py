@@ -80,7 +80,12 @@ def columnar(log: list[Record], settings_of: Any, chunk: int) -> dict[int, Windo
 def assert_agree(rng: random.Random) -> None:
     tenants: dict[str, TenantSettings] = {tenant: random_settings(rng) for tenant in TENANTS}
     log = random_log(rng)
-    windows = columnar(log, tenants.__getitem__, rng.randint(1, len(log)))
+    assert_same(tenants, log, rng.randint(1, len(log)))
+
+
+def assert_same(tenants: Mapping[str, TenantSettings], log: list[Record], chunk: int) -> None:
+    """Both paths make the same windows of a log, ours from chunks of so many records."""
+    windows = columnar(log, tenants.__getitem__, chunk)
     sums = dict(Partition(tenants.__getitem__, INTERVAL_MS).windows(log))
     assert list(windows) == list(sums)
     for end_ms, window in windows.items():

@@ -99,6 +99,7 @@ def test_g83_the_time_in_the_queue_has_a_histogram() -> None:
 
 
 def test_sg22_no_time_in_the_queue_is_not_observed() -> None:
+    """SG-22, step 3."""
     told = client(kind=PRODUCER, end_ns=5), server(kind=CONSUMER, end_ns=5, latency_ns=0)
 
     values = found(graphs(enable_messaging_system_latency_histogram=True), *told)
@@ -126,6 +127,7 @@ def test_g85_failures_are_counted_and_have_no_series_before_the_first() -> None:
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_sg9_a_failure_of_either_half_stays(failing: int) -> None:
+    """SG-9, SG-11."""
     told = [client(), server()]
     told[failing] = replace(told[failing], status=ERROR)
 
@@ -225,6 +227,7 @@ def test_database_edges_are_whole_at_once(attributes: dict[str, Any], name: str)
 
 
 def test_sg15_an_instrumented_database_expires_alone() -> None:
+    """SG-15."""
     told = [client(attributes=POSTGRES), server("postgres")]
 
     assert totals(graphs(wait_ms=0), *told) == {"client=svc-a,connection_type=database,server=postgres": 1}
@@ -234,6 +237,7 @@ def test_sg15_an_instrumented_database_expires_alone() -> None:
 
 
 def test_g115_dimensions_have_prefixes_and_virtual_node_has_none() -> None:
+    """SG-12, SG-24."""
     tenants = graphs(
         dimensions=("db.system", "messaging.system"), enable_client_server_prefix=True, enable_virtual_node_label=True
     )
@@ -256,6 +260,7 @@ def test_virtual_node_says_which_side_was_made_up() -> None:
 
 
 def test_g117_connection_info_is_1_besides_the_requests() -> None:
+    """SG-22, step 4."""
     values = found(graphs(connection_info=True), *QUEUE_DATABASE, *(replace(t, trace=2) for t in QUEUE_DATABASE))
 
     assert {name: value for name, value in values.items() if name.startswith((INFO, TOTAL))} == {
@@ -270,6 +275,7 @@ def test_g117_connection_info_is_1_besides_the_requests() -> None:
 
 
 def test_g123_a_peer_told_by_the_server_survives_the_clients_database() -> None:
+    """SG-13, SG-14: a callee that is found empty leaves the server without a name."""
     told = [
         server(attributes={"peer.service": "external-peer"}),
         client(attributes={"db.namespace": "database", "server.address": ""}),
@@ -289,6 +295,7 @@ def test_g125_a_server_without_a_name_still_names_the_peer(kinds: tuple[int, int
 
 
 def test_sg5_lengths_of_ids_take_part_and_zeros_are_no_root() -> None:
+    """SG-5."""
     told = [client(id=b"\0"), server(parent=b"\0\0"), server(parent=bytes(8)), server("root", parent=b"")]
 
     assert totals(graphs(wait_ms=0), *told) == {"client=user,connection_type=virtual_node,server=root": 1}
@@ -296,6 +303,7 @@ def test_sg5_lengths_of_ids_take_part_and_zeros_are_no_root() -> None:
 
 
 def test_sg6_roots_of_one_trace_overwrite_one_another() -> None:
+    """SG-6."""
     told = [server("one", parent=b""), server("two", parent=b"", latency_ns=3), server("three", parent=b"", trace=2)]
 
     assert totals(graphs(wait_ms=0), *told) == {
@@ -309,12 +317,14 @@ def test_sg6_roots_of_one_trace_overwrite_one_another() -> None:
     [(PRODUCER, SERVER, ""), (CLIENT, CONSUMER, "connection_type=messaging_system,")],
 )
 def test_sg11_the_last_writer_decides_the_connection(first: int, second: int, connection: str) -> None:
+    """SG-11."""
     told = client(kind=first), server(kind=second)
 
     assert totals(graphs(), *told) == {f"client=svc-a,{connection}server=svc-b": 1}
 
 
 def test_sg12_without_prefix_the_later_span_overwrites_and_a_missing_value_does_not_erase() -> None:
+    """SG-12."""
     tenants = graphs(dimensions=("d", "e"))
     told = client(attributes={"d": "first", "e": "stays"}), server(attributes={"d": "second"})
 
@@ -324,6 +334,7 @@ def test_sg12_without_prefix_the_later_span_overwrites_and_a_missing_value_does_
 
 
 def test_sg24_a_dimension_called_client_overwrites_the_label() -> None:
+    """SG-24."""
     told = client(attributes={"client": "other"}), server()
 
     assert totals(graphs(dimensions=("client",)), *told) == {"client=other,server=svc-b": 1}
@@ -331,6 +342,7 @@ def test_sg24_a_dimension_called_client_overwrites_the_label() -> None:
 
 
 def test_sg7_resources_without_a_service_name_are_passed_over() -> None:
+    """SG-7."""
     assert counted(graphs(wait_ms=0), replace(client(), service=None), Told("x", INTERNAL)) == {}
 
 
@@ -341,6 +353,7 @@ def test_a_key_opens_again_after_its_edge_is_complete() -> None:
 
 
 def test_sg18_a_full_store_refuses_new_half_edges_only() -> None:
+    """SG-18, SG-21: every span that is refused is counted, one that updates an edge never is."""
     tenants = graphs(max_items=1)
     told = [client(), client(id=2), client(id=3, attributes=POSTGRES), server(), client(id=4)]
 
@@ -383,6 +396,7 @@ def test_a_half_edge_that_grows_beyond_the_limit_in_bytes_is_dropped() -> None:
 
 
 def test_sg19_half_edges_expire_at_the_end_of_the_window_that_they_waited_for() -> None:
+    """SG-19."""
     log = [record(0, 0, client()), record(1, 14_999, client(id=2)), tick(2, 15_000), tick(3, 30_000)]
     fold = new_fold(graphs())
 
