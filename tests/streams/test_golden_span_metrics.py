@@ -219,6 +219,20 @@ def test_g35_a_span_with_invalid_labels_has_no_target_info_but_another_has() -> 
     assert of(samples(alone), INFO) == {}
 
 
+def test_dimensions_named_job_and_instance_give_way_to_what_names_the_resource() -> None:
+    """SM-10, SM-5: unless that is off, or there is nothing that names it."""
+    told = {"attributes": {"job": "mine", "instance": "my own"}, "resource": NAMED}
+    own = {"job": "mine", "instance": "my own"}
+    dimensions = {"dimensions": ("job", "instance")}
+
+    on = measured(span_metrics(**dimensions), *spans(1, **told))
+    assert of(on, CALLS) == {series(CALLS, **STD, **JOB): 1}
+    off = measured(span_metrics(enable_target_info=False, **dimensions), *spans(1, **told))
+    assert of(off, CALLS) == {series(CALLS, **STD, **own): 1}
+    without = measured(span_metrics(**dimensions), *spans(1, service=None, attributes=own))
+    assert of(without, CALLS) == {series(CALLS, **{k: v for k, v in STD.items() if k != "service"}, **own): 1}
+
+
 def test_spans_count_where_their_target_info_is_invalid_and_each_is_counted() -> None:
     """SM-15 step 4, SM-33."""
     log = [record(0, 0, *spans(3, {"cluster": "valid-name"}))]
@@ -360,7 +374,10 @@ def test_dimensions_that_are_labels_of_the_format_are_overwritten() -> None:
 
 @pytest.mark.parametrize(("limit", "first"), [(0, {INFO, HOST}), (1, {INFO})])
 def test_info_metrics_count_for_the_limit_and_go_stale(limit: int, first: set[str]) -> None:
-    """SM-32, HI-3: target_info comes first in the order of label bytes, and takes the one place."""
+    """SM-32, HI-3, SM-17 (our time of an update is the window's end).
+
+    target_info comes first in the order of label bytes, and takes the one place.
+    """
     off = {"count": False, "latency": False, "size": False}
     tenants = replace(
         span_metrics(**off),
