@@ -64,6 +64,8 @@ PENDING = (
         for key in keys
     ),
     Pending("distributor.artificial_delay", "artificial delays"),
+    Pending("distributor.max_attribute_bytes", "attribute limits", other_than(0, 2048), "nothing is cut"),
+    Pending("distributor.retry_after_on_resource_exhausted", "Retry-After", other_than(0.0, 5.0), "no answer has one"),
     Pending("distributor.forwarders", "forwarders"),
     Pending("distributor.log_received_spans.enabled", "logging of spans"),
     Pending("distributor.log_discarded_spans.enabled", "logging of spans"),
