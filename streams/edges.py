@@ -45,6 +45,7 @@ EDGE_TENANT, EDGE_CLIENT, EDGE_SERVER, EDGE_CONNECTION, EDGE_VALUES = range(5)
 HISTOGRAMS = 3
 SERVER_SECONDS, CLIENT_SECONDS, QUEUE_SECONDS = range(HISTOGRAMS)
 """The histograms of an edge: a cell's place is bucket * HISTOGRAMS + histogram."""
+NOT_MEASURED = -1
 
 EDGE_TOTALS = np.dtype(
     [
@@ -365,38 +366,35 @@ def _emit(plan: ServiceGraphsPlan, half_edges: HalfEdges, state: EdgeTotals, ten
     total.total_lo, total.total_hi = added(total.total_lo, total.total_hi, half.weight, nothing)
     if half.failed:
         total.failed_lo, total.failed_hi = added(total.failed_lo, total.failed_hi, half.weight, nothing)
-    if plan.latency[tenant]:
-        _observe(plan, half_edges, state, edge, group, wide(SERVER_SECONDS), half.server_ns)
-        _observe(plan, half_edges, state, edge, group, wide(CLIENT_SECONDS), half.client_ns)
-    if plan.messaging[tenant] and half.connection == MESSAGING and half.server_start_ns > half.client_end_ns:
-        queued_ns = np.int64(min(half.server_start_ns - half.client_end_ns, np.uint64(1 << 53)))
-        _observe(plan, half_edges, state, edge, group, wide(QUEUE_SECONDS), queued_ns)
+    limits_ns = plan.limits_ns[tenant, : plan.limit_counts[tenant]]
+    for histogram in range(HISTOGRAMS):
+        latency_ns = _measured(plan, half, tenant, wide(histogram))
+        if latency_ns == NOT_MEASURED:
+            continue
+        seen = Observation(
+            observed_weight(plan.kinds, tenant, half.weight),
+            latency_ns,
+            half.seen_ms,
+            half.seen_offset,
+            half.seen_index,
+            half_edges.keys,
+            half.key_start,
+            np.int64(half.trace_bytes if half.traced else 0),
+        )
+        if plan.kinds.classic[tenant]:
+            observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns) * HISTOGRAMS + histogram, seen)
+        if plan.kinds.schema[tenant] != NO_SCHEMA:
+            observe_native(state.native, plan.kinds, tenant, group, wide(histogram), seen)
 
 
 @kernel
-def _observe(
-    plan: ServiceGraphsPlan,
-    half_edges: HalfEdges,
-    state: EdgeTotals,
-    edge: int,
-    group: int,
-    histogram: int,
-    latency_ns: np.int64,
-) -> None:
-    half = half_edges.rows[edge]
-    limits_ns = plan.limits_ns[half.tenant, : plan.limit_counts[half.tenant]]
-    tenant = wide(half.tenant)
-    seen = Observation(
-        observed_weight(plan.kinds, tenant, half.weight),
-        latency_ns,
-        half.seen_ms,
-        half.seen_offset,
-        half.seen_index,
-        half_edges.keys,
-        half.key_start,
-        np.int64(half.trace_bytes if half.traced else 0),
-    )
-    if plan.kinds.classic[tenant]:
-        observe(state.groups, state.cells, group, bucket_of(limits_ns, latency_ns) * HISTOGRAMS + histogram, seen)
-    if plan.kinds.schema[tenant] != NO_SCHEMA:
-        observe_native(state.native, plan.kinds, tenant, group, histogram, seen)
+def _measured(plan: ServiceGraphsPlan, half: Any, tenant: int, histogram: int) -> np.int64:
+    """What one of the histograms observes of an edge, or `NOT_MEASURED`."""
+    if histogram == QUEUE_SECONDS:
+        queued = half.connection == MESSAGING and half.server_start_ns > half.client_end_ns
+        if not plan.messaging[tenant] or not queued:
+            return np.int64(NOT_MEASURED)
+        return np.int64(min(half.server_start_ns - half.client_end_ns, np.uint64(1 << 53)))
+    if not plan.latency[tenant]:
+        return np.int64(NOT_MEASURED)
+    return np.int64(half.server_ns if histogram == SERVER_SECONDS else half.client_ns)
