@@ -30,16 +30,26 @@ class HostInfo:
         """Add a frame's resources, also those whose spans are all outside the slack (HI-4)."""
         record = frame.resources.record
         tenants = tenant_of_record[record]
-        for number, settings in enumerate(self._plan.settings):
-            if settings.host_info is None:
-                continue
-            left = (tenants == number) & ~frame.records.no_metrics[record]
-            for place, key in enumerate(settings.host_info.host_identifiers):
+        # Most tenants look for the same: together they cost one pass over the resources, not one each.
+        for identifiers, numbers in self._by_identifiers(tenants).items():
+            left = np.isin(tenants, numbers) & ~frame.records.no_metrics[record]
+            for place, key in enumerate(identifiers):
                 values = columns.resource_values[self._plan.row(key, Mode.FIRST_NON_EMPTY_STRING)]
                 found = left & (values > 0)  # neither absent nor empty
                 left &= ~found
-                for value, count in zip(*np.unique(values[found], return_counts=True), strict=True):
-                    self._hosts[number, place, int(value)] += int(count)
+                # One number for both: of pairs `unique` takes 40 times as long.
+                pairs = tenants[found].astype(np.int64) << 32 | values[found]
+                for pair, count in zip(*(each.tolist() for each in np.unique_counts(pairs)), strict=True):
+                    self._hosts[pair >> 32, place, pair & 0xFFFF_FFFF] += count
+
+    def _by_identifiers(self, tenants: npt.NDArray[np.int32]) -> dict[tuple[str, ...], list[int]]:
+        """The distinct ones of these tenants that have host info, by where they look for it."""
+        out: dict[tuple[str, ...], list[int]] = {}
+        for number in np.unique(tenants).tolist():
+            host_info = self._plan.settings[number].host_info
+            if host_info is not None:
+                out.setdefault(host_info.host_identifiers, []).append(number)
+        return out
 
     def close(self) -> tuple[ProcessorRows, Counter[str]]:
         """The window's rows, and by tenant the resources whose host makes no valid labels (INT-6)."""
