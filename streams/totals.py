@@ -124,7 +124,7 @@ def _observe(
     histograms: HistogramSettings,
     end_ms: int,
 ) -> SeriesTotals:
-    classic, native = rows, list[NativeRow]()
+    classic, native = rows, _NO_ROWS
     if histograms.native:
         classic = [row for row in rows if row[4] < NATIVE_LAYOUTS]
         native = [_native_row(row) for row in rows if row[4] >= NATIVE_LAYOUTS]
@@ -138,6 +138,9 @@ def _observe(
     if may_reset(before.native, end_ms):
         after = _added(_emptied(before, before.native, end_ms), window, revision)
     return after if after.native is None else after._replace(native=limited(after.native))
+
+
+_NO_ROWS: list[NativeRow] = []
 
 
 def _native_row(row: DeltaRow) -> NativeRow:
@@ -177,24 +180,28 @@ def _continued(totals: SeriesTotals | None, window: _Window, histograms: Histogr
         fresh=True,
         layout=bounds,
         native=begun(settings, window.end_ms) if settings is not None else None,
+        restarted=totals is not None and (totals.restarted or not totals.fresh),
     )
     return restarted, revision
 
 
 def _current_layout(totals: SeriesTotals | None, window: _Window) -> UsedLayout:
     """The layout that the totals have after these rows: the newest, unless theirs is of a higher revision."""
-    used = [window.layouts[number] for number in {row[4] for row in window.classic}]
-    if totals is not None and totals.counts and all(totals.revision > layout.revision for layout in used):
+    if not window.classic:
+        assert totals is not None
         return UsedLayout(totals.revision, totals.layout)
-    return max(used)
+    newest = max(window.layouts[number] for number in {row[4] for row in window.classic})
+    if totals is not None and totals.counts and totals.revision > newest.revision:
+        return UsedLayout(totals.revision, totals.layout)
+    return newest
 
 
 def _added(before: SeriesTotals, window: _Window, revision: int) -> SeriesTotals:
-    counts, total_sum = list(before.counts), before.sum
+    counts, total_sum, layouts, bounds = list(before.counts), before.sum, window.layouts, before.layout
     exemplars = {pending.bucket: pending for pending in before.exemplars}
     for _, _, _, bucket, layout, value_lo, value_hi, sum_lo, sum_hi, trace, value_ns in window.classic:
         total_sum += join(sum_lo, sum_hi)
-        if window.layouts[layout].bounds != before.layout:
+        if layouts[layout].bounds != bounds:
             counts[-1] += join(value_lo, value_hi)
             continue
         counts[bucket] += join(value_lo, value_hi)
@@ -214,10 +221,11 @@ def _added(before: SeriesTotals, window: _Window, revision: int) -> SeriesTotals
         sum=total_sum,
         updated_ms=window.end_ms,
         fresh=before.fresh,
-        layout=before.layout,
+        layout=bounds,
         revision=revision,
         exemplars=pending,
         native=native,
+        restarted=before.restarted,
     )
 
 
