@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from spanmill import drop_stale_kernels
@@ -15,6 +16,10 @@ __all__ = ["cluster"]
 
 
 drop_stale_kernels(Path(__file__).resolve().parents[1])
+
+# Machines are shared and noisy: how long an example takes says nothing.
+hypothesis.settings.register_profile("spanmill", deadline=None)
+hypothesis.settings.load_profile("spanmill")
 
 
 @pytest.fixture(scope="session")
