@@ -48,9 +48,9 @@ class Generated:
         shard.end_ms = window.end_ms
         shard.windows += 1
         for samples in window.tenants:
-            for zero in samples.zeros:
+            for at_ms, zero in samples.timed_zeros():
                 if not isinstance(zero.value, NativeHistogram):
-                    kept = deque([(samples.start_ms, zero.value)], SAMPLES_KEPT)
+                    kept = deque([(at_ms, zero.value)], SAMPLES_KEPT)
                     shard.series[samples.tenant, zero.series.labels] = kept
             for sample in samples.values:
                 if not isinstance(sample.value, NativeHistogram):

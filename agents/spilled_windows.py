@@ -97,7 +97,8 @@ class SpilledWindows:
         known = _KnownSeries(self._known)
         lists = _read(spilled.path, known)
         tenants = [
-            replace(tenant, zeros=next(lists), values=next(lists), stale=next(lists)) for tenant in spilled.rest.tenants
+            replace(tenant, zeros=next(lists), restarts=next(lists), values=next(lists), stale=next(lists))
+            for tenant in spilled.rest.tenants
         ]
         self._known = known.all()
         return replace(spilled.rest, tenants=tuple(tenants))
@@ -115,12 +116,12 @@ class SpilledWindows:
         return self._own
 
 
-def _sample_lists(tenant: TenantSamples) -> list[Sequence[Sample]]:
-    return [tenant.zeros, tenant.values, tenant.stale]
+def _sample_lists(tenant: TenantSamples) -> Sequence[Sequence[Sample]]:
+    return tenant.lists
 
 
 def _without_samples(tenant: TenantSamples) -> TenantSamples:
-    return replace(tenant, zeros=[], values=[], stale=[])
+    return replace(tenant, zeros=[], restarts=[], values=[], stale=[])
 
 
 def _write(path: Path, lists: Sequence[Sequence[Sample]]) -> None:

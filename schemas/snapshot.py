@@ -58,7 +58,7 @@ class SeriesTotals(NamedTuple):
 
     `counts` are in the metric's units: one number, or one for each bucket of a histogram, not cumulative, `+Inf` last.
     There are none where a histogram is only a native one. `sum` is in 2^-16 ns. `fresh`: no sample has been written
-    yet, so the first one needs a zero before it.
+    yet, so the first one needs a zero before it. `restarted`: others of the same series have been written.
     """
 
     counts: tuple[int, ...]
@@ -69,6 +69,7 @@ class SeriesTotals(NamedTuple):
     revision: int = 0
     exemplars: tuple[PendingExemplar, ...] = ()
     native: NativeTotals | None = None
+    restarted: bool = False
 
 
 class LedgerTotal(NamedTuple):
@@ -261,6 +262,7 @@ def _series_message(
         fresh=totals.fresh,
         exemplars=[pb.Exemplar(bucket=e.bucket, trace=e.trace, value_ns=e.value_ns) for e in totals.exemplars],
         native=None if totals.native is None else native_message(totals.native),
+        restarted=totals.restarted,
     )
 
 
@@ -328,6 +330,7 @@ def _series(entry: pb.Series, tenants: Sequence[str], layouts: Sequence[Layout])
         revision=entry.revision,
         exemplars=exemplars,
         native=native,
+        restarted=entry.restarted,
     )
     return SeriesKey(tenants[entry.tenant], entry.labels, entry.metric), totals
 

@@ -83,7 +83,7 @@ class Layout(_message.Message):
     def __init__(self, bounds: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Series(_message.Message):
-    __slots__ = ("tenant", "labels", "metric", "layout", "revision", "counts_lo", "counts_hi", "sum_lo", "sum_hi", "updated_ms", "fresh", "exemplars", "native")
+    __slots__ = ("tenant", "labels", "metric", "layout", "revision", "counts_lo", "counts_hi", "sum_lo", "sum_hi", "updated_ms", "fresh", "exemplars", "native", "restarted")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,7 @@ class Series(_message.Message):
     FRESH_FIELD_NUMBER: _ClassVar[int]
     EXEMPLARS_FIELD_NUMBER: _ClassVar[int]
     NATIVE_FIELD_NUMBER: _ClassVar[int]
+    RESTARTED_FIELD_NUMBER: _ClassVar[int]
     tenant: int
     labels: bytes
     metric: int
@@ -110,7 +111,8 @@ class Series(_message.Message):
     fresh: bool
     exemplars: _containers.RepeatedCompositeFieldContainer[Exemplar]
     native: NativeTotals
-    def __init__(self, tenant: _Optional[int] = ..., labels: _Optional[bytes] = ..., metric: _Optional[int] = ..., layout: _Optional[int] = ..., revision: _Optional[int] = ..., counts_lo: _Optional[_Iterable[int]] = ..., counts_hi: _Optional[_Iterable[int]] = ..., sum_lo: _Optional[int] = ..., sum_hi: _Optional[int] = ..., updated_ms: _Optional[int] = ..., fresh: _Optional[bool] = ..., exemplars: _Optional[_Iterable[_Union[Exemplar, _Mapping]]] = ..., native: _Optional[_Union[NativeTotals, _Mapping]] = ...) -> None: ...
+    restarted: bool
+    def __init__(self, tenant: _Optional[int] = ..., labels: _Optional[bytes] = ..., metric: _Optional[int] = ..., layout: _Optional[int] = ..., revision: _Optional[int] = ..., counts_lo: _Optional[_Iterable[int]] = ..., counts_hi: _Optional[_Iterable[int]] = ..., sum_lo: _Optional[int] = ..., sum_hi: _Optional[int] = ..., updated_ms: _Optional[int] = ..., fresh: _Optional[bool] = ..., exemplars: _Optional[_Iterable[_Union[Exemplar, _Mapping]]] = ..., native: _Optional[_Union[NativeTotals, _Mapping]] = ..., restarted: _Optional[bool] = ...) -> None: ...
 
 class Exemplar(_message.Message):
     __slots__ = ("bucket", "trace", "value_ns")

@@ -14,9 +14,10 @@ from streams.totals import DeltaRow, UsedLayout, apply_rows, misfits, series_cou
 
 
 class Samples(NamedTuple):
-    """Zeros of series that begin, and values of all live series; both in canonical order."""
+    """Zeros of series that begin, or begin again, and values of all live series; each in canonical order."""
 
     zeros: list[Sample]
+    restarts: list[Sample]
     values: list[Sample]
 
 
@@ -74,7 +75,8 @@ class LabelSet:
         totals = self.totals
         if totals.fresh:
             begin = zip(self._series, zeros(self.metric, totals), strict=True)
-            samples.zeros.extend(Sample(series, zero) for series, zero in begin if zero is not None)
+            among = samples.restarts if totals.restarted else samples.zeros
+            among.extend(Sample(series, zero) for series, zero in begin if zero is not None)
         now = list(self._samples)
         for bucket, trace, value_ns in totals.exemplars:
             # The buckets follow `_sum` and `_count`.
@@ -85,7 +87,7 @@ class LabelSet:
             shown, native = written(native, naming.trace_id)
             now[-1] = now[-1]._replace(value=replace(value, exemplars=shown))
         samples.values.extend(now)
-        self.totals = totals._replace(fresh=False, exemplars=(), native=native)
+        self.totals = totals._replace(fresh=False, restarted=False, exemplars=(), native=native)
 
 
 def _kinds(totals: SeriesTotals) -> tuple[object, ...]:

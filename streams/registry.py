@@ -33,8 +33,8 @@ SettingsOf = Callable[[str], SeriesSettings]
 class TenantSamples:
     """A tenant's samples of one window: zeros of new series, at `start_ms`, and values of all, at the window's end.
 
-    `start_ms` is one interval of the tenant's before the window's end. Both lists are in canonical order, a label set's
-    series in Tempo's (REG-11), the ledger's last. `_sum` and gauges have no zeros. Both are empty if the tenant isn't
+    `start_ms` is one interval of the tenant's before the window's end. Lists are in canonical order, a label set's
+    series in Tempo's (REG-11), the ledger's last. `_sum` and gauges have no zeros. They are empty if the tenant isn't
     written: its interval isn't over, or it doesn't collect (REG-2).
     """
 
@@ -46,15 +46,32 @@ class TenantSamples:
     """What counts towards the limit (LIM-3)."""
     misfits: int
     """Rows of another bucket layout than their series', whose observations are in `+Inf` only."""
+    restarts: list[Sample] = field(default_factory=list)
+    """Zeros of histograms whose buckets changed, at `restart_ms`: they have been written at `start_ms` already."""
     stale: list[Sample] = field(default_factory=list)
     """Stale markers, at the window's end, of series that ended in it; none unless they are asked for."""
     gauges: Gauges = field(default_factory=dict)
     """Tempo's gauges of the registry after the window, whether it is written or not."""
 
     @property
+    def restart_ms(self) -> int:
+        """The time of `restarts`: another value at `start_ms` would be refused, and the fall might not be seen."""
+        return self.start_ms + 1
+
+    def timed_zeros(self) -> Iterator[tuple[int, Sample]]:
+        """All zeros, each with its time."""
+        yield from ((self.start_ms, zero) for zero in self.zeros)
+        yield from ((self.restart_ms, zero) for zero in self.restarts)
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.zeros or self.values or self.stale)
+        return not any(self.lists)
+
+    @property
+    def lists(self) -> list[list[Sample]]:
+        """All samples, in the order in which they are written."""
+        return [self.zeros, self.restarts, self.values, self.stale]
 
 
 class Registry:
@@ -139,12 +156,13 @@ class Registry:
         before_ms = self.end_ms - self._interval_ms if previous_ms is None else previous_ms
         collects = tenant.settings.collects
         due = collects and self.end_ms // interval_ms > before_ms // interval_ms
-        zeros, values = tenant.collect(self.end_ms) if due else Samples([], [])
+        samples = tenant.collect(self.end_ms) if due else Samples([], [], [])
         return TenantSamples(
             tenant=name,
             start_ms=self.end_ms - interval_ms,
-            zeros=zeros,
-            values=values,
+            zeros=samples.zeros,
+            restarts=samples.restarts,
+            values=samples.values,
             active_series=tenant.admission.active_series,
             misfits=tenant.misfits,
             stale=tenant.ended() if collects and self._stale_markers else [],

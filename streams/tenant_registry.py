@@ -137,7 +137,7 @@ class TenantRegistry:
 
     def collect(self, end_ms: int) -> Samples:
         """The samples of a window that is written. Exemplars are given out once (REG-12)."""
-        samples = Samples([], [])
+        samples = Samples([], [], [])
         for key in self._sorted():
             self._label_sets[key].collect(self._naming, samples, end_ms)
         self.ledger.count_own(COLLECTIONS, 1)

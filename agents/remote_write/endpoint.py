@@ -85,7 +85,7 @@ class RemoteWriteEndpoint:
                 continue
             queue = self._queue(tenant.tenant)
             if limit_s and time.time() - window.end_ms / 1000 > limit_s:
-                queue.dropped("too_old", len(tenant.zeros) + len(tenant.values) + len(tenant.stale))
+                queue.dropped("too_old", sum(map(len, tenant.lists)))
             else:
                 await self._write_tenant(window, tenant, queue)
             queue.newest_sent.set(window.end_ms / 1000)
@@ -101,7 +101,12 @@ class RemoteWriteEndpoint:
             return
         series = self._series.of(window.shard, samples.tenant)
         # Lists of their own: a zero may be refused where its series exists, and that must not cost a value.
-        parts = ((samples.start_ms, samples.zeros), (window.end_ms, samples.values), (window.end_ms, samples.stale))
+        parts = (
+            (samples.start_ms, samples.zeros),
+            (samples.restart_ms, samples.restarts),
+            (window.end_ms, samples.values),
+            (window.end_ms, samples.stale),
+        )
         for timestamp_ms, part in parts:
             rows = chunks(series.rows(part, timestamp_ms), self._config.queue_config.max_samples_per_send)
             with queue.pending_of(len(part)) as done:

@@ -70,9 +70,9 @@ class Samples:
             if not self._wanted(samples.tenant):
                 continue
             if not self._last:
-                for zero in samples.zeros:
+                for at_ms, zero in samples.timed_zeros():
                     if not isinstance(zero.value, NativeHistogram):
-                        self._points(zero.series.labels).add(samples.start_ms, zero.value)
+                        self._points(zero.series.labels).add(at_ms, zero.value)
             for sample in samples.values:
                 if isinstance(sample.value, NativeHistogram):
                     self._native[sample.series.labels] = None

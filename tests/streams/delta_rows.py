@@ -96,7 +96,11 @@ def text(windows: Iterable[WindowSamples], *, ledger=False) -> list[str]:
         line
         for window in windows
         for tenant in window.tenants
-        for samples, at in ((tenant.zeros, tenant.start_ms), (tenant.values, window.end_ms))
+        for samples, at in (
+            (tenant.zeros, tenant.start_ms),
+            (tenant.restarts, tenant.restart_ms),
+            (tenant.values, window.end_ms),
+        )
         for sample in samples
         if (line := _line(sample, at)).startswith("spanmill_ledger_") == ledger
     ]

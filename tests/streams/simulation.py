@@ -13,14 +13,17 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
 from schemas.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
-from schemas.config import TenantSettings, load_config, tenant_settings
-from schemas.control import Control, Tick, Waiver, decode_control, encode_control
+from schemas.config import TenantSettings, load_config
+from schemas.config.rules import Rules
+from schemas.control import ConfigChange, Control, Tick, Waiver, decode_control, encode_control
 from schemas.deltas import Batch, decode_batch, encode_window
 from schemas.otlp import Codec
 from schemas.record import Record
+from schemas.rules_in_force import RulesInForce
 from schemas.snapshot import newest_snapshot, obsolete_keys, snapshot_records
 from streams.partition import PartitionFold
 from streams.shard import Cut, Outcome, Sample, Shard, WindowSamples
+from streams.windows import window_end
 
 INTERVAL_MS = 15_000
 WAIT_MS = 22_000
@@ -32,12 +35,14 @@ CONFIG = """
 metrics_generator:
   processor:
     service_graphs: {{wait: 22s}}
-    span_metrics: {{histogram_buckets: [0.1, 1]}}
+    span_metrics: {{histogram_buckets: {buckets}}}
   registry: {{stale_duration: 60s}}
 overrides:
   defaults:
-    metrics_generator: {{processors: [service-graphs, span-metrics], max_active_series: {limit}}}
+    metrics_generator: {{processors: [service-graphs, span-metrics], max_active_series: {limit}, {more}}}
 """
+OTHER_BUCKETS = {"buckets": "[0.1, 0.5, 1]", "more": ""}
+OTHER_LABELS = {"buckets": "[0.1, 1]", "more": "processor: {span_metrics: {intrinsic_dimensions: {span_kind: false}}}"}
 
 
 class GapError(Exception):
@@ -54,11 +59,11 @@ class Message:
     value: bytes
     is_control: bool = False
 
-    def item(self) -> Batch | Waiver:
+    def item(self) -> Batch | Waiver | ConfigChange:
         if not self.is_control:
             return decode_batch(self.value)
         control = decode_control(self.value)
-        assert isinstance(control, Waiver)
+        assert not isinstance(control, Tick)
         return control
 
 
@@ -87,17 +92,38 @@ class World:
     """The logs, what survives a crash, and the clock of the brokers."""
 
     def __init__(self, limit: int = 0, partitions: int = 2, shards: int = 2) -> None:
-        config = load_config(None, CONFIG.format(limit=limit))
-        self.settings: dict[str, TenantSettings] = {t: tenant_settings(config, t) for t in ("one", "two")}
+        first = {"buckets": "[0.1, 1]", "more": ""}
+        configs = (CONFIG.format(limit=limit, **each) for each in (first, OTHER_BUCKETS, OTHER_LABELS))
+        self.rules = [Rules.of(load_config(None, config)) for config in configs]
+        self.changes: list[ConfigChange] = []
         self.shards, self.now_ms = shards, 1_000_000
         self.spans: list[list[Record]] = [[] for _ in range(partitions)]
         self.skew_ms = [0] * partitions
-        self.checkpoints = [[encode_checkpoint(Checkpoint.initial(0))] for _ in range(partitions)]
+        self.checkpoints = [[encode_checkpoint(self.beginning)] for _ in range(partitions)]
         self.deltas: list[list[Message]] = [[] for _ in range(shards)]
         self.snapshots: list[dict[bytes, bytes]] = [{} for _ in range(shards)]
         self.written_snapshots: list[list[tuple[bytes, bytes]]] = [[] for _ in range(shards)]
         self.prometheus = Prometheus()
         self.writers = 0
+
+    @property
+    def known(self) -> RulesInForce:
+        """The rules that hold until the first change."""
+        return RulesInForce.initial(self.rules[0])
+
+    @property
+    def beginning(self) -> Checkpoint:
+        return Checkpoint.initial(0, self.known)
+
+    def change_rules(self, number: int) -> None:
+        """A process that has other rules appends them, everywhere and from one window on."""
+        from_end_ms = window_end(self.now_ms, INTERVAL_MS) + 2 * INTERVAL_MS
+        change = ConfigChange(len(self.changes) + 1, from_end_ms, self.rules[number].packed, "", len(self.spans))
+        self.changes.append(change)
+        for p in range(len(self.spans)):
+            self.append(p, b"", control=change)
+        for log in self.deltas:
+            log.append(Message(encode_control(change), is_control=True))
 
     def append(self, p: int, value: bytes, tenant: str = "one", control: Control | None = None) -> None:
         """LogAppendTime: the broker's clock, which may step back when the leader changes."""
@@ -107,16 +133,20 @@ class World:
     def add_partition(self) -> int:
         self.spans.append([])
         self.skew_ms.append(0)
-        self.checkpoints.append([encode_checkpoint(Checkpoint.initial(0))])
+        self.checkpoints.append([encode_checkpoint(self.beginning)])
         return len(self.spans) - 1
 
     def fold(self, checkpoint: bytes) -> PartitionFold:
-        return PartitionFold(self.settings.__getitem__, INTERVAL_MS, Codec.OTLP, decode_checkpoint(checkpoint))
+        return PartitionFold(no_settings, INTERVAL_MS, Codec.OTLP, decode_checkpoint(checkpoint))
 
     def new_shard(self, shard: int, cut: Cut | None = None) -> Shard:
         if cut is None:
-            return Shard(shard, self.settings.__getitem__, INTERVAL_MS)
-        return Shard.restore(cut, self.settings.__getitem__, INTERVAL_MS)
+            return Shard(shard, no_settings, INTERVAL_MS, self.known)
+        return Shard.restore(cut, no_settings, INTERVAL_MS)
+
+
+def no_settings(tenant: str) -> TenantSettings:
+    raise AssertionError("the log's rules decide")
 
 
 class Generator:
@@ -268,6 +298,7 @@ def requests(window: WindowSamples, size: int = 25) -> list[list[Row]]:
     out = [[marker]]
     for tenant in window.tenants:
         out += [[row] for row in rows(tenant.zeros, tenant.tenant, tenant.start_ms)]
+        out += [[row] for row in rows(tenant.restarts, tenant.tenant, tenant.restart_ms)]
     for tenant in window.tenants:
         values = rows(tenant.values, tenant.tenant, window.end_ms)
         out += [values[at : at + size] for at in range(0, len(values), size)]
@@ -315,10 +346,13 @@ def reference(world: World) -> dict[Key, list[Row]]:
     """The pure function: every log folded once, in one process, windows in order."""
     closed = []
     for p in range(len(world.spans)):
-        fold = world.fold(encode_checkpoint(Checkpoint.initial(0)))
+        fold = world.fold(encode_checkpoint(world.beginning))
         for closing in fold.feed(world.spans[p]).closings:
             closed += [(window.end_ms, p, window) for window in closing.windows]
     shards = [world.new_shard(s) for s in range(world.shards)]
+    for shard in shards:
+        for change in world.changes:
+            shard.feed(shard.next_offset, change)
     out: dict[Key, list[Row]] = {}
     for _, p, window in sorted(closed, key=lambda entry: entry[:2]):
         encoded = encode_window(window, p, len(world.spans), world.shards)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -57,6 +57,13 @@ def graphs(histograms: HistogramSettings) -> TenantSettings:
     return tenant(service_graphs=own, histograms=histograms)
 
 
+class Collected(NamedTuple):
+    """What a window writes: zeros of series that begin or begin again, and values."""
+
+    zeros: list[Sample]
+    values: list[Sample]
+
+
 class Written:
     """The registry's label sets of a tenant, fed by the windows that a generator makes of spans."""
 
@@ -65,11 +72,11 @@ class Written:
         self.label_sets: dict[tuple[bytes, int], LabelSet] = {}
         self.end_ms = 0
 
-    def complete(self, *told: Told) -> Samples:
+    def complete(self, *told: Told) -> Collected:
         """The samples of a window with these spans."""
         return self.of(windows(self.settings, records((0, told)))) if told else self.of([])
 
-    def of(self, closed: Sequence[Any]) -> Samples:
+    def of(self, closed: Sequence[Any]) -> Collected:
         self.end_ms += INTERVAL_MS
         for window in closed:
             [[value]] = encode_window(window, 0, 1, 1)
@@ -78,10 +85,10 @@ class Written:
             rows = batch.rows.select(DeltaRow._fields).iter_rows()
             for (labels, metric), group in groupby(map(DeltaRow._make, rows), lambda row: (row.labels, row.metric)):
                 self.update(labels, metric, list(group), layouts)
-        samples = Samples([], [])
+        samples = Samples([], [], [])
         for key in sorted(self.label_sets):
             self.label_sets[key].collect(NAMING, samples, self.end_ms)
-        return samples
+        return Collected([*samples.zeros, *samples.restarts], samples.values)
 
     def update(self, labels: bytes, number: int, rows: Sequence[DeltaRow], layouts: Sequence[UsedLayout]) -> None:
         metric, histograms = METRICS[MetricId(number)], self.settings.histograms
@@ -116,7 +123,7 @@ def natives(samples: Sequence[Sample]) -> dict[str, NativeHistogram]:
     return {name_of(s): s.value for s in samples if isinstance(s.value, NativeHistogram)}
 
 
-def the_native(samples: Samples) -> NativeHistogram:
+def the_native(samples: Collected) -> NativeHistogram:
     [value] = natives(samples.values).values()
     return value
 
@@ -555,7 +562,7 @@ def test_both_parts_go_on_if_one_has_no_rows_in_a_window():
 # Exemplars
 
 
-def exemplars_of(samples: Samples) -> list[tuple[str, float]]:
+def exemplars_of(samples: Collected) -> list[tuple[str, float]]:
     return [(trace, value) for ((_, trace),), value in the_native(samples).exemplars]
 
 

@@ -9,7 +9,7 @@ from tests.streams.simulation import INTERVAL_MS, WAIT_MS, Generator, Row, Sink,
 
 SERVICES = "abcdefghijkl"
 STEPS = 300
-FAULTS = frozenset({"crash", "zombie", "duplicate", "regress", "prometheus", "lost", "stale"})
+FAULTS = frozenset({"crash", "zombie", "duplicate", "regress", "prometheus", "lost", "stale", "config"})
 OTHER_SIDE = {Span.SPAN_KIND_CLIENT: Span.SPAN_KIND_SERVER, Span.SPAN_KIND_SERVER: Span.SPAN_KIND_CLIENT}
 
 
@@ -96,6 +96,8 @@ class Schedule:
             if world.written_snapshots[s]:
                 key, value = r.choice(world.written_snapshots[s])
                 world.snapshots[s][key] = value
+        elif fault == "config":
+            world.change_rules(r.randrange(len(world.rules)))
         elif fault == "hold_back":
             r.choice(self.sinks[s]).hold_back()
         elif fault == "partition" and len(world.spans) < 3 and len(world.deltas[0]) > 8:
