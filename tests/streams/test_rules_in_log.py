@@ -375,6 +375,31 @@ def test_counters_whose_meaning_did_not_change_go_on() -> None:
     assert series(lines, CALLS.replace("calls_total{", "latency_bucket{le=2,")) == ["0@30", "1@45", "2@60"]
 
 
+@pytest.mark.parametrize(
+    "restarted", [VARIANTS[2], VARIANTS[4].replace(", collection_interval: 30s", "")], ids=["buckets", "native"]
+)
+def test_a_histogram_that_restarts_falls_in_prometheus_too(restarted: str) -> None:
+    """Its zero comes after the last sample of before: at the same time it would be refused, and no fall be seen."""
+    windows: list[WindowSamples] = []
+    pipeline = Pipeline(no_settings, INTERVAL_MS, Codec.OTLP, windows.append, rules=rules())
+    log = (spans(0, 1), config(1, 2, change(1, rules(restarted), 30)), spans(2, 16), spans(3, 17), tick(4, 30_000))
+    pipeline.feed(0, log)
+
+    written: dict[Any, list[tuple[int, float]]] = {}
+    for window in windows:
+        for tenant in window.tenants:
+            for at_ms, zero in tenant.timed_zeros():
+                written.setdefault(zero.series.labels, []).append((at_ms, zero.value))
+            for sample in tenant.values:
+                written.setdefault(sample.series.labels, []).append((window.end_ms, sample.value))
+    times = [[at_ms for at_ms, _ in samples] for samples in written.values()]
+    assert all(sorted(set(each)) == each for each in times)
+    (count,) = (
+        samples for labels, samples in written.items() if ("__name__", "traces_spanmetrics_latency_count") in labels
+    )
+    assert [(at_ms - T0_MS, value) for at_ms, value in count] == [(0, 0), (15_000, 1), (15_001, 0), (30_000, 2)]
+
+
 def test_a_new_dimension_makes_new_series_beside_the_old() -> None:
     log = (spans(0, 1), config(0, 2, change(1, WITH_D, 30)), spans(0, 16), spans(0, 31))
 
