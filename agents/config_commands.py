@@ -28,11 +28,13 @@ def check(file: Path | None, config_file: Path | None, shards: int) -> None:
     Says what has no effect here, how many series a tenant may have, and how many a label set or an edge counts for.
     """
     from schemas.config import ConfigError, load_all
+    from schemas.config.rules import Rules, RulesTooLargeError
     from schemas.config.sizing import sizes
 
     try:
         config = load_all(one_of(file, config_file))
-    except ConfigError as error:
+        Rules.of(config)
+    except (ConfigError, RulesTooLargeError) as error:
         click.echo(error, err=True)
         sys.exit(1)
     for line in (*config.notes, *sizes(config, shards)):
