@@ -243,7 +243,7 @@ class RulesLog:
             self._pending, self._since = decision, now  # the other partitions may be about to read it
             return False
         soon = self._from_end_ms() + self._live.rules.interval_ms
-        return not any(state.next is not None and state.next.from_end_ms <= soon for state in states)
+        return not any(each.from_end_ms <= soon for state in states for each in state.coming)
 
     def _from_end_ms(self) -> int:
         interval_ms = self._live.rules.interval_ms

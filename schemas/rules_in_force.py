@@ -35,14 +35,15 @@ class RulesInForce:
     """The rules of the open window, those that are known to follow, and which ones the log has named before."""
 
     current: Decided
-    next: Decided | None = None
+    coming: tuple[Decided, ...] = ()
+    """Ascending, by window and by rank."""
     seen: tuple[tuple[int, str], ...] = ()
     """Revision and digest, ascending; the newest ones."""
 
     @property
     def newest(self) -> Decided:
         """What holds in the end, as far as is known."""
-        return self.next or self.current
+        return self.coming[-1] if self.coming else self.current
 
     @classmethod
     def initial(cls, rules: Rules, revision: int = 0) -> "RulesInForce":
@@ -54,7 +55,7 @@ def encode_rules(state: RulesInForce) -> bytes:
     """A message; the same for equal states."""
     message = pb.RulesInForce(
         current=_decided(state.current),
-        next=None if state.next is None else _decided(state.next),
+        coming=[_decided(each) for each in state.coming],
         seen=[pb.Seen(revision=revision, digest=bytes.fromhex(digest)) for revision, digest in state.seen],
     )
     return message.SerializeToString(deterministic=True)
@@ -70,7 +71,7 @@ def decode_rules(value: bytes) -> RulesInForce:
         raise Malformed(Reason.FIELD, "rules in force that aren't whole")
     return RulesInForce(
         current=_read(message.current),
-        next=_read(message.next) if message.HasField("next") else None,
+        coming=tuple(_read(each) for each in message.coming),
         seen=tuple((each.revision, each.digest.hex()) for each in message.seen),
     )
 

@@ -8,14 +8,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RulesInForce(_message.Message):
-    __slots__ = ("current", "next", "seen")
+    __slots__ = ("current", "coming", "seen")
     CURRENT_FIELD_NUMBER: _ClassVar[int]
-    NEXT_FIELD_NUMBER: _ClassVar[int]
+    COMING_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
     current: Decided
-    next: Decided
+    coming: _containers.RepeatedCompositeFieldContainer[Decided]
     seen: _containers.RepeatedCompositeFieldContainer[Seen]
-    def __init__(self, current: _Optional[_Union[Decided, _Mapping]] = ..., next: _Optional[_Union[Decided, _Mapping]] = ..., seen: _Optional[_Iterable[_Union[Seen, _Mapping]]] = ...) -> None: ...
+    def __init__(self, current: _Optional[_Union[Decided, _Mapping]] = ..., coming: _Optional[_Iterable[_Union[Decided, _Mapping]]] = ..., seen: _Optional[_Iterable[_Union[Seen, _Mapping]]] = ...) -> None: ...
 
 class Decided(_message.Message):
     __slots__ = ("revision", "from_end_ms", "rules", "program", "spans_partitions")

@@ -1,6 +1,7 @@
 """How configuration records of a log change the rules in force, wherever that log is read.
 
-Any reader that has seen the same records follows the same rules, in whatever order they came and however often.
+In a window those of the highest rank hold among all that name it or an earlier one. So any reader that has seen the
+same records follows the same rules, in whatever order they came and however often.
 """
 
 from dataclasses import replace
@@ -12,6 +13,8 @@ from schemas.rules_in_force import Decided, RulesInForce
 
 SEEN_AT_MOST = 256
 """Rules that are known to have been named: whoever starts with older ones than these brings them in once more."""
+COMING_AT_MOST = 16
+"""Rules that wait for their window. More are never written in time; those of the highest rank are kept."""
 
 
 def decided(change: ConfigChange, interval_ms: int) -> Decided:
@@ -30,16 +33,20 @@ def heard(state: RulesInForce, change: Decided, earliest_ms: int) -> RulesInForc
     """The state after a record; it holds from `earliest_ms` on at the earliest, which is after the open window."""
     seen = tuple(sorted({*state.seen, (change.revision, change.rules.digest)})[-SEEN_AT_MOST:])
     change = replace(change, from_end_ms=max(change.from_end_ms, earliest_ms))
-    newest = state.newest
-    if change.rank > newest.rank:
-        return RulesInForce(state.current, change, seen)
-    if state.next is not None and change.rank == newest.rank and change.from_end_ms < newest.from_end_ms:
-        return RulesInForce(state.current, replace(newest, from_end_ms=change.from_end_ms), seen)
-    return replace(state, seen=seen)
+    coming: list[Decided] = []
+    for each in sorted({*state.coming, change}, key=_by_rank, reverse=True):
+        held_off = coming and each.from_end_ms >= coming[-1].from_end_ms  # one that holds as early outranks it
+        if each.rank > state.current.rank and not held_off:
+            coming.append(each)
+    return RulesInForce(state.current, tuple(coming[:COMING_AT_MOST][::-1]), seen)
 
 
 def at_window(state: RulesInForce, end_ms: int) -> RulesInForce:
     """The state in the window that ends then."""
-    if state.next is None or state.next.from_end_ms > end_ms:
-        return state
-    return RulesInForce(state.next, None, state.seen)
+    due = sum(each.from_end_ms <= end_ms for each in state.coming)
+    return RulesInForce(state.coming[due - 1], state.coming[due:], state.seen) if due else state
+
+
+def _by_rank(decided: Decided) -> tuple[int, str, int, int, str]:
+    """Of records with the same rules the one that holds first counts."""
+    return *decided.rank, -decided.from_end_ms, decided.spans_partitions, decided.program

@@ -211,8 +211,8 @@ class Shard:
         before = self._rules
         earliest_ms = 0 if self.end_ms is None else self.end_ms + self._interval_ms
         self._rules = heard(before, decided(change, self._interval_ms), earliest_ms)
-        if self._provisional and self.end_ms is None and self._rules.next is not None:
-            self._rules = at_window(self._rules, self._rules.next.from_end_ms)
+        if self._provisional and self.end_ms is None and self._rules.coming:
+            self._rules = at_window(self._rules, self._rules.coming[0].from_end_ms)
         self._provisional = False
         return Outcome.DUPLICATE if self._rules == before else Outcome.APPLIED
 

@@ -151,7 +151,7 @@ def test_damaged_rules_are_rules_or_malformed(data: st.DataObject) -> None:
 def test_rules_in_force_come_back_as_they_were() -> None:
     one, two = Rules.of(Config()), Rules.of(config())
     state = RulesInForce(
-        Decided(3, 15_000, one), Decided(4, 30_000, two, "0.1", 12), ((3, one.digest), (4, two.digest))
+        Decided(3, 15_000, one), (Decided(4, 30_000, two, "0.1", 12), Decided(5, 45_000, one)), ((3, one.digest),)
     )
     for each in (state, RulesInForce.initial(two)):
         assert decode_rules(encode_rules(each)) == each

@@ -138,9 +138,21 @@ def test_the_order_of_arrival_is_no_matter(revisions: list[int], data: st.DataOb
         state = RulesInForce.initial(rules())
         for each in order:
             state = heard(state, each, 30_000)
-        states.append((state.newest.rank, state.seen))
+        states.append(state)
 
     assert states[0] == states[1] == states[2]
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), max_size=12))
+def test_in_each_window_the_highest_revision_holds_of_those_that_name_it_or_an_earlier_one(
+    named: list[tuple[int, int]],
+) -> None:
+    state = RulesInForce.initial(rules())
+    for revision, window in named:
+        state = heard(state, Decided(revision, 15_000 * window, ALL_RULES[revision]), 0)
+    for window in range(8):
+        state = at_window(state, 15_000 * window)
+        assert state.current.revision == max((revision for revision, at in named if at <= window), default=0)
 
 
 def test_the_same_revision_again_may_only_bring_it_forward() -> None:
@@ -148,11 +160,10 @@ def test_the_same_revision_again_may_only_bring_it_forward() -> None:
     state = heard(RulesInForce.initial(rules()), Decided(1, 60_000, WITH_D), 15_000)
     assert heard(state, Decided(1, 90_000, WITH_D), 15_000) == state
     forward = heard(state, Decided(1, 30_000, WITH_D), 45_000)
-    assert forward.next is not None
-    assert forward.next.from_end_ms == 45_000
+    assert [each.from_end_ms for each in forward.coming] == [45_000]
     assert at_window(forward, 30_000) == forward
     in_force = at_window(forward, 45_000)
-    assert (in_force.current.revision, in_force.next) == (1, None)
+    assert (in_force.current.revision, in_force.coming) == (1, ())
     assert heard(in_force, Decided(1, 30_000, WITH_D), 60_000) == in_force
 
 
