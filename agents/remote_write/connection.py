@@ -1,13 +1,14 @@
 """The way to a server: TLS, proxies, and a session that keeps connections."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 from multidict import CIMultiDict
 
 from agents.remote_write.proxies import proxy_for
 from agents.remote_write.tls import TlsContext
+from schemas.config import RemoteWriteConfig
 from schemas.config.http_client import HttpClient
 
 TOLD_BYTES = 4096
@@ -20,6 +21,13 @@ class HttpAnswer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: str
+
+
+class Poster(Protocol):
+    """What an endpoint needs of a connection."""
+
+    async def post(self, body: bytes, headers: CIMultiDict[str]) -> HttpAnswer:
+        """Post a body. Raises aiohttp.ClientError, TimeoutError or OSError if there is no answer."""
 
 
 class Connection:
@@ -52,6 +60,11 @@ class Connection:
                     connect.add(name, value.get_secret_value())
             way |= {"proxy": proxy, "proxy_headers": connect}
         return way
+
+
+def connection_of(config: RemoteWriteConfig, session: aiohttp.ClientSession) -> Connection:
+    """The way to a `remote_write` entry."""
+    return Connection(config.url, config, session, config.remote_timeout_s, redirects=config.follow_redirects)
 
 
 def new_session() -> aiohttp.ClientSession:

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.answers import RETRIED, Answer, Response, Written, classify, retry_after_s, written
-from agents.remote_write.connection import Connection
-from agents.remote_write.credentials import credentials_of
+from agents.remote_write.connection import Poster
+from agents.remote_write.credentials import Credentials
 from agents.remote_write.headers import RequestHeaders
 from agents.remote_write.metadata import DueMetadata, families_of
 from agents.remote_write.metrics import Fate, Load, QueueMetrics
@@ -48,27 +48,31 @@ def no_headers(_: str) -> Mapping[str, SecretStr]:
 
 
 class RemoteWriteEndpoint:
-    """Writes windows to one `remote_write` entry of the configuration. To be made while a loop runs."""
+    """Writes windows to one `remote_write` entry of the configuration, over a connection that is the caller's."""
 
     def __init__(
         self,
         config: RemoteWriteConfig,
         app: str,
         metrics: OwnMetrics,
-        session: aiohttp.ClientSession,
+        connection: Poster,
+        credentials: Credentials,
         *,
         org_id: bool,
         tenant_headers: TenantHeaders = no_headers,
         marked_as: str = "",
+        now_s: Callable[[], float] = time.time,
+        jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`marked_as` is the value of the marker's label `endpoint`, which is left out if it is empty."""
+        """`marked_as` is the value of the marker's label `endpoint`, which is left out if it is empty.
+
+        `now_s` is the time of day, for `sample_age_limit`; `jitter(a, b)` gives a number between two.
+        """
         self.name = config.name or config.url
         self._marked_as = (("endpoint", marked_as),) if marked_as else ()
         self._config, self._app, self._metrics = config, app, metrics
-        self._connection = Connection(
-            config.url, config, session, config.remote_timeout_s, redirects=config.follow_redirects
-        )
-        self._credentials = credentials_of(config, session)
+        self._connection, self._credentials = connection, credentials
+        self._now_s, self._jitter = now_s, jitter
         self._headers = RequestHeaders(config, org_id=org_id)
         self._tenant_headers = tenant_headers
         self._protocol = protocol_of(config.protobuf_message)
@@ -84,7 +88,7 @@ class RemoteWriteEndpoint:
             if tenant.is_empty:
                 continue
             queue = self._queue(tenant.tenant)
-            if limit_s and time.time() - window.end_ms / 1000 > limit_s:
+            if limit_s and self._now_s() - window.end_ms / 1000 > limit_s:
                 queue.dropped("too_old", sum(map(len, tenant.lists)))
             else:
                 await self._write_tenant(window, tenant, queue)
@@ -172,7 +176,7 @@ class RemoteWriteEndpoint:
             queue.count(Fate.RETRIED, load_of(rows))
             self._complain(response)
             # With jitter, so that many sinks don't come back at once.
-            wait_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311  no secret
+            wait_s = backoff_s * self._jitter(0.5, 1.0)
             await asyncio.sleep(max(wait_s, response.retry_after_s or 0.0))
             backoff_s = min(backoff_s * 2, self._config.queue_config.max_backoff_s)
 

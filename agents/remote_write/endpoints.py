@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pydantic import SecretStr
 
 from agents.own_metrics import OwnMetrics
-from agents.remote_write.connection import new_session
+from agents.remote_write.connection import connection_of, new_session
+from agents.remote_write.credentials import credentials_of
 from agents.remote_write.endpoint import RemoteWriteEndpoint
 from schemas.config import Config, RemoteWriteConfig
 
@@ -26,18 +27,22 @@ async def remote_write_endpoints(
         return current().tenant_overrides(tenant).metrics_generator.remote_write_headers
 
     async with contextlib.AsyncExitStack() as sessions:
-        yield [
-            RemoteWriteEndpoint(
-                each,
-                config.spanmill.app_id,
-                metrics,
-                await sessions.enter_async_context(new_session()),
-                org_id=storage.remote_write_add_org_id_header,
-                tenant_headers=tenant_headers,
-                marked_as=marked_as,
+        endpoints = []
+        for each, marked_as in zip(named_apart(storage.remote_write), marks(storage.remote_write), strict=True):
+            session = await sessions.enter_async_context(new_session())
+            endpoints.append(
+                RemoteWriteEndpoint(
+                    each,
+                    config.spanmill.app_id,
+                    metrics,
+                    connection_of(each, session),
+                    credentials_of(each, session),
+                    org_id=storage.remote_write_add_org_id_header,
+                    tenant_headers=tenant_headers,
+                    marked_as=marked_as,
+                )
             )
-            for each, marked_as in zip(named_apart(storage.remote_write), marks(storage.remote_write), strict=True)
-        ]
+        yield endpoints
 
 
 def named_apart(entries: Sequence[RemoteWriteConfig]) -> list[RemoteWriteConfig]:

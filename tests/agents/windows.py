@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from agents.own_metrics import OwnMetrics
-from agents.remote_write.connection import new_session
+from agents.remote_write.connection import connection_of, new_session
+from agents.remote_write.credentials import credentials_of
 from agents.remote_write.endpoint import RemoteWriteEndpoint
 from schemas.config import RemoteWriteConfig
 from schemas.record import DEFAULT_TENANT
@@ -62,8 +63,10 @@ async def endpoint(
     def headers(tenant: str) -> dict[str, SecretStr]:
         return {name: SecretStr(value) for name, value in (tenants or {}).get(tenant, {}).items()}
 
+    config = read_config(**keys)
     async with new_session() as session:
-        yield RemoteWriteEndpoint(read_config(**keys), APP, metrics, session, org_id=org_id, tenant_headers=headers)
+        way, shown = connection_of(config, session), credentials_of(config, session)
+        yield RemoteWriteEndpoint(config, APP, metrics, way, shown, org_id=org_id, tenant_headers=headers)
 
 
 def value_of(metrics: OwnMetrics, name: str, **labels: str) -> float:
