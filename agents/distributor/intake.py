@@ -6,10 +6,10 @@ from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.producer import RecordProducer
 from agents.distributor.status import Code, RefusedError
 from agents.distributor.tenants import tenant_of
-from schemas.otlp import Codec, SpanFrame, scan_records
-from schemas.otlp.routing import IdReason, InvalidIdError, route
-from schemas.otlp.splice import Piece, SpanTooLargeError, splice
-from schemas.record import Record
+from schemas.errors import Malformed
+from schemas.otlp.regroup import Regrouping
+from schemas.otlp.routing import IdReason, InvalidIdError
+from schemas.otlp.splice import Piece, SpanTooLargeError
 
 REHEARSAL = b"\x0a\x20\x12\x1e\x12\x1c\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
 """A request of one span, which has a trace ID and a span ID."""
@@ -28,7 +28,7 @@ class Intake:
         multitenancy: bool,
     ) -> None:
         self._producer, self._metrics = producer, metrics
-        self._partitions, self._max_record = partitions, max_record
+        self._regrouping = Regrouping(partitions, max_record)
         self._multitenancy = multitenancy
 
     async def push(self, body: bytes, org_ids: Sequence[str], *, no_metrics: bool) -> None:
@@ -41,21 +41,23 @@ class Intake:
 
     def rehearse(self) -> None:
         """Go through the kernels with a request of one span: the first call compiles or loads them, for seconds."""
-        routes = route(scan(REHEARSAL), self._partitions)
-        splice(REHEARSAL, routes.partitions, self._max_record, routes.rootless)
+        self._regrouping.read(REHEARSAL)
+        self._regrouping.pieces()
 
     def cut(self, body: bytes, tenant: str) -> list[Piece]:
         """Scan, count, check and cut a request (Tempo DIST-5); no pieces if it has no spans. Raises `RefusedError`."""
-        frame = scan(body)
-        spans = len(frame.spans.start_ns)
-        self._metrics.ingress_bytes.labels(tenant).inc(len(body))
+        try:
+            spans = self._regrouping.read(body)
+        except Malformed as error:
+            raise RefusedError(Code.INVALID_ARGUMENT, f"not an OTLP trace request: {error}") from error
+        counted = self._metrics.of(tenant)
+        counted.ingress_bytes.inc(len(body))
         if spans == 0:
             return []
-        self._metrics.bytes_received.labels(tenant).inc(len(body))
-        self._metrics.spans_received.labels(tenant).inc(spans)
+        counted.bytes_received.inc(len(body))
+        counted.spans_received.inc(spans)
         try:
-            routes = route(frame, self._partitions)
-            return splice(body, routes.partitions, self._max_record, routes.rootless)
+            return self._regrouping.pieces()
         except InvalidIdError as error:
             if error.reason != IdReason.PARENT_SPAN_ID:  # Tempo's receiver refuses that before it counts
                 self._metrics.discarded_spans.labels(error.reason, tenant).inc(spans)
@@ -63,12 +65,3 @@ class Intake:
         except SpanTooLargeError as error:
             self._metrics.discarded_spans.labels("span_too_large", tenant).inc(spans)
             raise RefusedError(Code.INVALID_ARGUMENT, str(error)) from error
-
-
-def scan(body: bytes) -> SpanFrame:
-    """The columns of a request. Raises `RefusedError` for bytes that aren't one."""
-    frame = scan_records([Record(0, 0, body)], (), Codec.OTLP)
-    if frame.errors:
-        error = frame.errors[0]
-        raise RefusedError(Code.INVALID_ARGUMENT, f"not an OTLP trace request: {error.reason} at byte {error.position}")
-    return frame

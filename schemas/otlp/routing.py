@@ -62,15 +62,20 @@ def route(frame: SpanFrame, partitions: int) -> Routes:
     count = len(spans.start_ns)
     routes = Routes(np.empty(count, np.int32), np.empty(count, np.bool_))
     ids = Ids(spans.trace_id, spans.span_id, spans.parent_id)
-    fault, bits = _route(frame.data, ids, partitions, routes, np.empty(2 * TRACE_ID_BYTES, np.uint8))
+    fault, bits = route_spans(frame.data, ids, partitions, routes, np.empty(2 * TRACE_ID_BYTES, np.uint8))
     if fault:
-        reason, text = FAULTS[fault]
-        raise InvalidIdError(reason, text.format(bits))
+        raise invalid_id(fault, bits)
     return routes
 
 
+def invalid_id(fault: int, bits: int) -> InvalidIdError:
+    """The error of a fault that `route_spans` found."""
+    reason, text = FAULTS[fault]
+    return InvalidIdError(reason, text.format(bits))
+
+
 @kernel
-def _route(
+def route_spans(
     data: npt.NDArray[np.uint8], ids: Ids, partitions: int, routes: Routes, text: npt.NDArray[np.uint8]
 ) -> tuple[int, int]:
     """Fill the routes; gives a key of FAULTS (0: none) and the bits of the ID. `text` has room for an ID's hex."""

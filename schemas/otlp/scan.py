@@ -40,7 +40,7 @@ _SPAN_BYTES, _RESOURCE_BYTES = 192, 1024
 
 _ROWS_OF_A_PAGE = 1024
 
-_REASONS = {
+FAULT_TEXTS = {
     Fault.TRUNCATED: "the value ends before its end",
     Fault.VARINT: "the varint is too long",
     Fault.FIELD_NUMBER: "the field number is 0",
@@ -73,7 +73,7 @@ def scan_records(records: Sequence[Record], keys: Sequence[str | WantedKey], cod
     )
     found = map(tuple, out.messages.errors[: out.counters[col.ERRORS]].tolist())
     errors = [
-        ScanError(row, position - int(bounds[row]), _REASONS[Fault(fault)])
+        ScanError(row, position - int(bounds[row]), FAULT_TEXTS[Fault(fault)])
         for row, position, fault in sorted([*found, *parts.errors])
     ]
     spans, resources = _span_table(out), resource_table(out)
@@ -97,7 +97,7 @@ def _scan(
 ) -> tuple[npt.NDArray[np.uint8], Output]:
     """Run the kernel until it is through, with more room each time that it stops."""
     state = machine(wanted_keys(keys))
-    out = _output(len(data), len(ranges), len(keys))
+    out = empty_output(len(data), len(ranges), len(keys))
     at = 0
     while True:
         at, why = scan_messages(data, ranges, at, state, out)
@@ -109,7 +109,7 @@ def _scan(
             out = _grown(out)
 
 
-def _output(size: int, messages_in: int, keys: int) -> Output:
+def empty_output(size: int, messages_in: int, keys: int) -> Output:
     """Empty tables for data of `size` bytes."""
     spans, resources = _rounded(size // _SPAN_BYTES), _rounded(size // _RESOURCE_BYTES + messages_in)
     counters = np.zeros(col.COUNTERS, np.int64)

@@ -4,8 +4,8 @@ A piece is a TracesData of its own. For each ResourceSpans and each ScopeSpans t
 their other fields as they stand in the message (resource, scope, schema URLs, unknown fields), then those spans, in
 their order. ResourceSpans and ScopeSpans without spans are dropped, so are unknown fields of the TracesData itself.
 
-Three steps, each one pass: `_gather` finds the spans and sets the other fields together; `_plan` gives each span to a
-piece and computes the pieces' exact sizes; `_write` copies.
+Three steps, each one pass: `gather` finds the spans and sets the other fields together; `assign` gives each span to a
+piece and computes the pieces' exact sizes; `write` copies.
 """
 
 from typing import NamedTuple
@@ -118,30 +118,37 @@ def splice(
         return []
     numbers = np.ascontiguousarray(partitions, np.int32)
     drop = np.zeros(count, np.bool_) if rootless is None else rootless
-    layout = _empty_layout(message, count)
-    if numbers.min() < 0 or not _gather(layout, len(message), drop) or layout.counters[SPANS] != count:
+    layout = empty_layout(len(message), count)
+    layout.space[: len(message)] = np.frombuffer(message, np.uint8)
+    if numbers.min() < 0 or not gather(layout, len(message), drop) or layout.counters[SPANS] != count:
         raise ValueError(f"the message isn't a TracesData of {count} spans, or there is a negative partition")
-    plan = _empty_plan(count)
+    plan = empty_plan(count)
     newest = np.full(int(numbers.max()) + 1, -1, np.int64)
-    used, too_large = _plan(layout, numbers, limit, newest, plan)
+    used, too_large = assign(layout, numbers, limit, newest, plan)
     if too_large >= 0:
         raise SpanTooLargeError(too_large, limit)
     pieces = plan.pieces[:used]
+    return written(layout, plan, pieces)
+
+
+def written(layout: Layout, plan: Plan, pieces: Ints) -> list[Piece]:
+    """The pieces, whose rows in the plan are `pieces`, at least one."""
     value = np.empty(int(pieces[-1, TO]), np.uint8)
-    _write(layout, plan, pieces[:, FROM].copy(), value)
+    write(layout, plan, pieces[:, FROM].copy(), value)
     return [Piece(partition, value[start:end].tobytes(), number) for partition, start, end, number in pieces.tolist()]
 
 
-def _empty_layout(message: bytes, count: int) -> Layout:
-    space = np.empty(2 * len(message), np.uint8)  # what is put behind the message is never more than the message
-    space[: len(message)] = np.frombuffer(message, np.uint8)
+def empty_layout(size: int, count: int) -> Layout:
+    """Room for a message of `size` bytes, which is still to be put in, and `count` spans."""
+    space = np.empty(2 * size, np.uint8)  # what is put behind the message is never more than the message
     counters = np.zeros(4, np.int64)
-    counters[USED] = len(message)
+    counters[USED] = size
     spans, scopes, resources = (np.empty((count, 3), np.int64) for _ in range(3))
     return Layout(space, spans, scopes, resources, counters, np.empty(MAX_DEPTH + 1, np.int64))
 
 
-def _empty_plan(count: int) -> Plan:
+def empty_plan(count: int) -> Plan:
+    """Room for the plan of so many spans."""
     zeros = np.zeros((2, count), np.int64)
     state = Open(*np.empty((5, count), np.int64))
     return Plan(np.zeros((count, 4), np.int64), np.empty(count, np.int64), zeros[0], zeros[1], state)
@@ -177,7 +184,7 @@ def _without_parent(layout: Layout, start: int, end: int, to: int) -> int:
 
 
 @kernel
-def _gather(layout: Layout, end: int, drop: npt.NDArray[np.bool_]) -> bool:
+def gather(layout: Layout, end: int, drop: npt.NDArray[np.bool_]) -> bool:
     """Fill the layout; False if the message is malformed or has more spans than there are rows."""
     at = 0
     while at < end:
@@ -227,7 +234,7 @@ def _gather_scope(layout: Layout, start: int, end: int, drop: npt.NDArray[np.boo
         tag, body, after = field(layout.space, at, end, layout.groups)
         if tag == NESTED:
             row = counters[SPANS]
-            if row == len(layout.spans) or not _gather_span(layout, at, body, after, drop=drop[row]):
+            if row == len(drop) or not _gather_span(layout, at, body, after, drop=drop[row]):
                 return False
         at = after
     if counters[SPANS] == spans_before:
@@ -267,7 +274,7 @@ def _field_size(length: int) -> int:
 
 
 @kernel
-def _plan(layout: Layout, partitions: npt.NDArray[np.int32], limit: int, newest: Ints, plan: Plan) -> tuple[int, int]:
+def assign(layout: Layout, partitions: npt.NDArray[np.int32], limit: int, newest: Ints, plan: Plan) -> tuple[int, int]:
     """Give each span to the newest piece of its partition, or to a new one where the limit would be passed.
 
     `newest` has -1 for each partition. Gives the number of pieces, and the index of a span that is above the limit even
@@ -334,10 +341,10 @@ def _alone(layout: Layout, i: int) -> tuple[int, int, int, int]:
 
 
 @kernel
-def _write(layout: Layout, plan: Plan, position: Ints, target: Bytes) -> None:
+def write(layout: Layout, plan: Plan, position: Ints, target: Bytes) -> None:
     """Write the pieces, one after the other; `position` has each one's beginning."""
     space = layout.space
-    for i in range(len(layout.spans)):
+    for i in range(layout.counters[SPANS]):
         piece = plan.span_piece[i]
         to = position[piece]
         scope = layout.spans[i, OWNER]

@@ -1,0 +1,163 @@
+"""Requests cut by partition: scanned, their IDs checked, their spans spliced, in working memory that is used again."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import Malformed
+from schemas.otlp import columns as col
+from schemas.otlp.attributes import wanted_keys
+from schemas.otlp.frame import Strings
+from schemas.otlp.jit import kernel
+from schemas.otlp.kernel import scan_messages
+from schemas.otlp.machine import Ints, Machine, machine
+from schemas.otlp.output import Output
+from schemas.otlp.routing import TRACE_ID_BYTES, Ids, Routes, invalid_id, route_spans
+from schemas.otlp.scan import FAULT_TEXTS, empty_output
+from schemas.otlp.splice import (
+    NUMBER,
+    USED,
+    Layout,
+    Piece,
+    Plan,
+    SpanTooLargeError,
+    assign,
+    empty_layout,
+    empty_plan,
+    gather,
+    written,
+)
+from schemas.otlp.wire import Fault
+
+KEPT_BYTES = 1 << 20
+"""Working memory for requests up to this size is kept; a larger one has its own."""
+BYTES_PER_SPAN = 128
+"""Rows are set aside for spans of this size; where they are smaller, there are more."""
+
+# What became of a request, and what the two numbers beside it are.
+CUT, MALFORMED, INVALID_ID, TOO_LARGE, NO_ROOM = range(5)
+"""Pieces; position and fault; an ID's fault and its bits; the span; nothing, as there is too little room."""
+
+
+class Workspace(NamedTuple):
+    """Working memory for one request at a time."""
+
+    state: Machine
+    out: Output
+    ranges: Ints
+    routes: Routes
+    layout: Layout
+    plan: Plan
+    newest: Ints
+    """By partition: its piece."""
+    hex_digits: npt.NDArray[np.uint8]
+
+
+class Regrouping:
+    """Cuts requests (ExportTraceServiceRequest, which is a TracesData on the wire), one after the other.
+
+    A piece is for one of `partitions` partitions and has at most `limit` bytes. For one thread: the memory is shared.
+    """
+
+    def __init__(self, partitions: int, limit: int) -> None:
+        self._partitions, self._limit = partitions, limit
+        self._kept = self._work = self._workspace(KEPT_BYTES // 4)
+        self._outcome = CUT, 0, 0
+
+    def read(self, body: bytes) -> int:
+        """Begin with a request; gives the number of its spans.
+
+        Raises Malformed for what protobuf's own parser refuses.
+        """
+        size = len(body)
+        work = self._room_for(size)
+        while True:
+            work.layout.space[:size] = np.frombuffer(body, np.uint8)
+            outcome = _regroup(size, self._partitions, self._limit, work)
+            if outcome[0] != NO_ROOM:
+                break
+            work = self._workspace(2 * len(work.layout.space), 2 * len(work.routes.partitions))
+        self._work, self._outcome = work, outcome
+        if outcome[0] == MALFORMED:
+            _, position, fault = outcome
+            raise Malformed(FAULT_TEXTS[Fault(fault)], position=position)
+        return int(work.out.counters[col.SPANS])
+
+    def pieces(self) -> list[Piece]:
+        """The pieces of the request that was read last, each a TracesData, ordered by their first spans.
+
+        Raises `InvalidIdError`, `SpanTooLargeError`.
+        """
+        work, (outcome, first, second) = self._work, self._outcome
+        if outcome == INVALID_ID:
+            raise invalid_id(first, second)
+        if outcome == TOO_LARGE:
+            raise SpanTooLargeError(first, self._limit)
+        return written(work.layout, work.plan, work.plan.pieces[:first]) if first else []
+
+    def _room_for(self, size: int) -> Workspace:
+        """The kept memory, which grows up to a limit, or memory for this request alone."""
+        if 2 * size <= len(self._kept.layout.space):
+            return self._kept
+        work = self._workspace(size)
+        if size <= KEPT_BYTES:
+            self._kept = work
+        return work
+
+    def _workspace(self, size: int, rows: int = 0) -> Workspace:
+        rows = max(rows, size // BYTES_PER_SPAN)
+        layout = empty_layout(size, rows)
+        return Workspace(
+            state=machine(wanted_keys(())),
+            out=empty_output(rows * 192, 1, 0),
+            ranges=np.zeros((1, 3), np.int64),
+            routes=Routes(np.empty(rows, np.int32), np.empty(rows, np.bool_)),
+            layout=layout,
+            plan=empty_plan(rows),
+            newest=np.empty(self._partitions, np.int64),
+            hex_digits=np.empty(2 * TRACE_ID_BYTES, np.uint8),
+        )
+
+
+@kernel
+def _regroup(size: int, partitions: int, limit: int, work: Workspace) -> tuple[int, int, int]:
+    """Fill the layout and the plan for the request at the beginning of the layout's space; gives what became of it.
+
+    One kernel for all steps: numba takes 25 us to look into so many arrays.
+    """
+    out, layout, plan = work.out, work.layout, work.plan
+    for i in range(col.COUNTERS):
+        out.counters[i] = 0
+    out.counters[col.USED], out.counters[col.THIS_RECORD] = size, -1
+    work.ranges[0, 1] = size
+    scanned, _ = scan_messages(layout.space, work.ranges, 0, work.state, out)
+    count = out.counters[col.SPANS]
+    if scanned == 0 or count > len(work.routes.partitions):
+        return NO_ROOM, 0, 0
+    if out.counters[col.ERRORS] > 0:
+        return MALFORMED, out.messages.errors[0, 1], out.messages.errors[0, 2]
+    if count == 0:
+        return CUT, 0, 0
+    ints = out.spans.ints
+    ids = Ids(
+        Strings(ints[col.TRACE_ID], ints[col.TRACE_ID + 1]),
+        Strings(ints[col.SPAN_ID], ints[col.SPAN_ID + 1]),
+        Strings(ints[col.PARENT_ID], ints[col.PARENT_ID + 1]),
+    )
+    routes = Routes(work.routes.partitions[:count], work.routes.rootless[:count])
+    fault, bits = route_spans(layout.space, ids, partitions, routes, work.hex_digits)
+    if fault != 0:
+        return INVALID_ID, fault, bits
+    for i in range(len(layout.counters)):
+        layout.counters[i] = 0
+    layout.counters[USED] = size
+    gather(layout, size, routes.rootless)  # what the scan accepted is whole
+    for i in range(partitions):
+        work.newest[i] = -1
+    for i in range(count):
+        plan.scope_size[i] = 0
+        plan.resource_size[i] = 0
+        plan.pieces[i, NUMBER] = 0
+    pieces, too_large = assign(layout, routes.partitions, limit, work.newest, plan)
+    return (TOO_LARGE, too_large, 0) if too_large >= 0 else (CUT, pieces, 0)
