@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from agents.log_probe import LogProbe
+from agents.broker import Probe
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class Inbox:
     marker, or retention: then what was lost is counted).
     """
 
-    def __init__(self, probe: LogProbe, topic: str, partition: int, next_offset: int, *, deliveries: int = 4) -> None:
+    def __init__(self, probe: Probe, topic: str, partition: int, next_offset: int, *, deliveries: int = 4) -> None:
         self.next_offset = next_offset
         self.lost = 0
         """Records that retention took before they were read."""

@@ -8,21 +8,20 @@ they have.
 
 import asyncio
 import contextlib
-import time
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import structlog
 
 from agents import kafka
+from agents.broker import Broker, kafka_broker
 from agents.endpoint import Endpoint
 from agents.inbox import Inbox, LogRecord
 from agents.live_config import LiveConfig
-from agents.log_probe import LogProbe
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.endpoints import remote_write_endpoints
-from agents.rules_log import KafkaTopics, RulesLog
+from agents.rules_log import Clocks, RulesLog
 from agents.shard_writer import Completed, ShardWriter
 from agents.spilled_windows import SpilledWindows
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
@@ -43,6 +42,7 @@ FEED_BYTES = 4_000_000
 EMBEDDED_RECORD_BYTES = 700_000
 """The embedded broker takes no records over 1 MB."""
 GAP_POLL_S = 1.0
+THREADS = 2
 
 
 class UndecodableBatchError(Exception):
@@ -54,7 +54,10 @@ class MissingBatchError(Exception):
 
 
 class Sink:
-    """What the owners of one process share."""
+    """What the owners of one process share: endpoints, the way to Kafka, threads, clocks and metrics.
+
+    `writer` names the process in the keys of snapshots: a zombie's half must not mix with another's.
+    """
 
     def __init__(
         self,
@@ -62,17 +65,19 @@ class Sink:
         live: LiveConfig,
         metrics: OwnMetrics,
         endpoints: Sequence[Endpoint],
+        broker: Broker,
+        threads: Executor,
         *,
+        writer: bytes,
+        clocks: Clocks,
         embedded: bool = False,
     ) -> None:
         self.live, self.metrics, self.endpoints = live, metrics, tuple(endpoints)
         self.names = TopicNames.of(config)
         self.work = config.spanmill.sink
-        self.probe = LogProbe(kafka.client_settings(config))
-        self.threads = ThreadPoolExecutor(2, thread_name_prefix="complete")
-        self.rules_log = RulesLog(live, KafkaTopics(config), metrics.config, "sink")
-        self.writer = uuid.uuid4().bytes
-        """Names this process in the keys of snapshots: a zombie's half must not mix with another's."""
+        self.producer, self.probe = broker.producer, broker.probe
+        self.threads, self.clocks, self.writer = threads, clocks, writer
+        self.rules_log = RulesLog(live, broker.topics, metrics.config, "sink", clocks)
         self.record_limit = EMBEDDED_RECORD_BYTES if embedded else RECORD_LIMIT_BYTES
 
     def owner(self, worker: Worker, shard: int, table: Mapping[bytes, bytes]) -> "ShardOwner":
@@ -85,10 +90,6 @@ class Sink:
             return ShardOwner(self, worker, new)
         restored = Shard.restore(found.cut, own.settings_of, own.interval_ms, rules, stale_markers=stale_markers)
         return ShardOwner(self, worker, restored)
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 class ShardOwner:
@@ -105,6 +106,7 @@ class ShardOwner:
             self._save,
             SpilledWindows(sink.work.data_dir / sink.names.sink_app / "windows", shard.index),
             sink.work.endpoint_max_lag_s,
+            clock=sink.clocks.elapsed_s,
         )
         self._since_cut = 0
         self._feeding = False
@@ -243,7 +245,7 @@ class ShardOwner:
             )
             if item.partition not in self._gaps:
                 log.error("batch out of its chain, waiting for the missing one", what=what)
-                self._gaps[item.partition] = (time.monotonic(), what)
+                self._gaps[item.partition] = (self._sink.clocks.elapsed_s(), what)
         elif outcome in {Outcome.APPLIED, Outcome.ADOPTED}:
             self._gaps.pop(item.partition, None)
 
@@ -252,7 +254,7 @@ class ShardOwner:
         while True:
             await asyncio.sleep(GAP_POLL_S)
             for since, what in list(self._gaps.values()):
-                if time.monotonic() - since > self._sink.work.hold_back_s:
+                if self._sink.clocks.elapsed_s() - since > self._sink.work.hold_back_s:
                     raise MissingBatchError(f"{what} within {self._sink.work.hold_back_s:.0f} s: the shard stops")
 
     async def _save(self, cut: Cut) -> None:
@@ -299,7 +301,14 @@ async def run(
             await running.enter_async_context(live.watched())
         current = live
         configured = await running.enter_async_context(remote_write_endpoints(lambda: current.current, metrics))
-        sink = Sink(config, live, metrics, [*configured, *endpoints], embedded=embedded)
-        running.callback(sink.close)
+        broker = kafka_broker(config)
+        running.push_async_callback(asyncio.to_thread, broker.producer.close)
+        threads = ThreadPoolExecutor(THREADS, thread_name_prefix="complete")
+        running.callback(threads.shutdown, wait=False, cancel_futures=True)
+        endpoints = [*configured, *endpoints]
+        writer = uuid.uuid4().bytes
+        sink = Sink(
+            config, live, metrics, endpoints, broker, threads, writer=writer, clocks=Clocks(), embedded=embedded
+        )
         await running.enter_async_context(sink.rules_log.running())
         await Worker(settings, sink.owner, metrics, "sink").run(stop, ready)
