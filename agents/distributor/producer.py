@@ -37,12 +37,38 @@ class Share(NamedTuple):
     no_metrics: bool
 
 
+class Unanswered:
+    """A request of which `pieces` are still to be acknowledged; `answer` is done when all are, or have failed.
+
+    A future of its own, which a client that goes away may cancel: nobody else waits for it.
+    """
+
+    __slots__ = ("_left", "_refusal", "answer")
+
+    def __init__(self, pieces: int) -> None:
+        self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left = pieces
+        self._refusal: RefusedError | None = None
+
+    def written(self, refusal: RefusedError | None) -> None:
+        """The record of one piece is acknowledged, or was refused."""
+        self._left -= 1
+        self._refusal = self._refusal or refusal
+        if self._left or self.answer.done():
+            return
+        if self._refusal is None:
+            self.answer.set_result(None)
+        else:
+            self.answer.set_exception(self._refusal)
+
+
 @dataclass(slots=True)
 class OpenRecord:
     """A record that more spans may join."""
 
     share: Share
-    written: asyncio.Future[None]
+    requests: list[Unanswered] = field(default_factory=list)
+    """By part."""
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
     since: float = field(default_factory=time.monotonic)
@@ -75,11 +101,11 @@ class RecordProducer:
         if self._max_buffered and self._buffered + size > self._max_buffered:
             self._metrics.produce_failures.labels(ProduceFailure.BUFFER_FULL).inc()
             raise RefusedError(Code.UNAVAILABLE, "too many bytes wait for Kafka's acknowledgement")
-        written = [self._add(Share(tenant, piece.partition, no_metrics), piece.value) for piece in pieces]
-        self._metrics.records_per_request.observe(len(written))
-        await asyncio.wait(set(written))  # not gather: a client that goes away mustn't cancel what others wait for
-        for record in written:
-            record.result()
+        self._metrics.records_per_request.observe(len(pieces))
+        request = Unanswered(len(pieces))
+        for piece in pieces:
+            self._add(Share(tenant, piece.partition, no_metrics), piece.value, request)
+        await request.answer
 
     async def close(self) -> None:
         """Write what is open and wait for the acknowledgements, or for the producer to give up."""
@@ -87,22 +113,20 @@ class RecordProducer:
         while self._writing:
             await asyncio.wait(self._writing)
 
-    def _add(self, share: Share, part: bytes) -> asyncio.Future[None]:
-        """Put a piece into the open record of its share, or into a new one; gives the record's future."""
+    def _add(self, share: Share, part: bytes, request: Unanswered) -> None:
+        """Put a piece into the open record of its share, or into a new one."""
         record = self._open.get(share)
         if record is not None and record.size + len(part) > self._max_record:
             self._flush(self._open.pop(share))
             record = None
-        loop = asyncio.get_running_loop()
         if record is None:
-            record = self._open[share] = OpenRecord(share, loop.create_future())
-            record.written.add_done_callback(_retrieve)
+            record = self._open[share] = OpenRecord(share)
+        record.requests.append(request)
         record.parts.append(part)
         record.size += len(part)
         self._buffered += len(part)
         if self._timer is None:
-            self._timer = loop.call_later(LINGER_S, self._flush_all)
-        return record.written
+            self._timer = asyncio.get_running_loop().call_later(LINGER_S, self._flush_all)
 
     def _flush_all(self) -> None:
         if self._timer is not None:
@@ -123,20 +147,21 @@ class RecordProducer:
         headers: Headers = [(TENANT_HEADER, share.tenant.encode())]
         if share.no_metrics:
             headers = [*headers, (NO_METRICS_HEADER, b"1")]
+        refusal: RefusedError | None = RefusedError(Code.UNAVAILABLE, "the spans weren't written")
         try:
             value = record.parts[0] if len(record.parts) == 1 else b"".join(record.parts)
             await (await self._producer.send(self._topic, share.partition, value, headers=headers))
         except KafkaException as error:
-            record.written.set_exception(self._refusal(error))
+            refusal = self._refusal(error)
         else:
-            record.written.set_result(None)
+            refusal = None
             self._metrics.write_latency.observe(time.monotonic() - record.since)
             self._metrics.write_bytes.labels(f"partition_{share.partition}").inc(record.size)
             self._metrics.records_written.labels(share.partition).inc()
-        finally:
+        finally:  # also after a fault of ours, or cancelled: nobody may wait for ever
             self._buffered -= record.size
-            if not record.written.done():  # a fault of ours, or cancelled: nobody may wait for ever
-                record.written.set_exception(RefusedError(Code.UNAVAILABLE, "the spans weren't written"))
+            for request in record.requests:
+                request.written(refusal)
 
     def _refusal(self, error: KafkaException) -> RefusedError:
         """Kafka's failure as the client is told it (Tempo KFK-12)."""
@@ -154,9 +179,3 @@ def failure_of(error: KafkaError) -> ProduceFailure:
     if error.code() in TOO_LARGE:
         return ProduceFailure.RECORD_TOO_LARGE
     return ProduceFailure.TIMEOUT if error.code() in TIMED_OUT else ProduceFailure.OTHER
-
-
-def _retrieve(written: asyncio.Future[None]) -> None:
-    """Look at the outcome, so that nobody complains if all clients have gone away."""
-    if not written.cancelled():
-        written.exception()
