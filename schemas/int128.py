@@ -1,8 +1,12 @@
 """Integers of 128 bits as two limbs of 64: the low one unsigned, the high one signed (two's complement)."""
 
-import polars as pl
+import numpy as np
+import numpy.typing as npt
 
-_HALF = 1 << 32
+Low = npt.NDArray[np.uint64]
+High = npt.NDArray[np.int64]
+
+_32, _LOWER_HALF = np.uint64(32), np.uint64(0xFFFF_FFFF)
 
 
 def split(number: int) -> tuple[int, int]:
@@ -17,29 +21,16 @@ def join(lo: int, hi: int) -> int:
     return (hi << 64) + lo
 
 
-def sum_expressions(name: str) -> list[pl.Expr]:
-    """Aggregations that sum the columns `<name>_lo` and `<name>_hi` as four columns of 32-bit limbs.
-
-    Sums of limbs can't wrap below 2^31 rows. `recombined` makes two columns of them again.
-    """
-    lo, hi = pl.col(f"{name}_lo"), pl.col(f"{name}_hi")
-    return [
-        (lo % _HALF).sum().alias(f"{name}_0"),
-        (lo // _HALF).sum().alias(f"{name}_1"),
-        # Division rounds down, so that the lower limb of a negative number isn't negative.
-        (hi - hi // _HALF * _HALF).sum().cast(pl.UInt64).alias(f"{name}_2"),
-        (hi // _HALF).sum().alias(f"{name}_3"),
-    ]
+def sums(lo: Low, hi: High, starts: npt.NDArray[np.int64]) -> tuple[Low, High]:
+    """The sum of each run of numbers, modulo 2^128; runs begin at `starts`, the first at 0, and none is empty."""
+    # Sums of halves of a limb can't wrap below 2^32 numbers.
+    lower = np.add.reduceat(lo & _LOWER_HALF, starts)
+    upper = np.add.reduceat(lo >> _32, starts) + (lower >> _32)
+    return upper << _32 | lower & _LOWER_HALF, np.add.reduceat(hi, starts) + (upper >> _32).astype(np.int64)
 
 
-def recombined(name: str) -> list[pl.Expr]:
-    """The columns `<name>_lo` and `<name>_hi` of what `sum_expressions` summed, modulo 2^128."""
-    limb0, limb1, limb2, limb3 = (pl.col(f"{name}_{i}") for i in range(4))
-    carried1 = limb1 + limb0 // _HALF
-    carried2 = limb2 + carried1 // _HALF
-    lo = carried1 % _HALF * _HALF + limb0 % _HALF
-    hi_upper = limb3 + (carried2 // _HALF).cast(pl.Int64)
-    # As 32 bits, signed, so that the product can't leave 64.
-    hi_signed = hi_upper - (hi_upper + _HALF // 2) // _HALF * _HALF
-    hi = hi_signed * _HALF + (carried2 % _HALF).cast(pl.Int64)
-    return [lo.alias(f"{name}_lo"), hi.alias(f"{name}_hi")]
+def maxima(lo: Low, hi: High, starts: npt.NDArray[np.int64]) -> tuple[Low, High]:
+    """The greatest number of each run."""
+    greatest = np.maximum.reduceat(hi, starts)
+    highest = hi == np.repeat(greatest, np.diff(starts, append=len(hi)))
+    return np.maximum.reduceat(np.where(highest, lo, np.uint64(0)), starts), greatest

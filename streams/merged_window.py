@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import polars as pl
+import numpy as np
 
-from schemas.deltas import Batch, Layout, Ledger, LedgerKey
+from schemas.deltas import Batch, DeltaRows, Layout, Ledger, LedgerKey
 from streams.totals import UsedLayout
 
 
@@ -18,7 +18,7 @@ class MergedWindow:
     """
 
     end_ms: int
-    frames: Sequence[tuple[int, pl.DataFrame]]
+    frames: Sequence[tuple[int, DeltaRows]]
     layouts: tuple[UsedLayout, ...]
     ledger: Ledger
 
@@ -27,7 +27,7 @@ def merge_batches(end_ms: int, batches: Sequence[Batch]) -> MergedWindow:
     """One window of whole batches, in any order; a partition may have several, of late windows."""
     layouts = _used_layouts(batches)
     numbers = {layout.bounds: number for number, layout in enumerate(layouts)}
-    frames = [(batch.partition, _renumbered(batch, numbers)) for batch in batches if not batch.rows.is_empty()]
+    frames = [(batch.partition, _renumbered(batch, numbers)) for batch in batches if len(batch.rows)]
     ledger: Counter[LedgerKey] = Counter()
     for batch in batches:
         ledger.update(batch.ledger)
@@ -43,10 +43,7 @@ def _used_layouts(batches: Sequence[Batch]) -> tuple[UsedLayout, ...]:
     return tuple(UsedLayout(revisions[layout], layout) for layout in sorted(revisions))
 
 
-def _renumbered(batch: Batch, numbers: dict[Layout, int]) -> pl.DataFrame:
+def _renumbered(batch: Batch, numbers: dict[Layout, int]) -> DeltaRows:
     """The rows with the window's numbers of layouts in place of the batch's."""
-    mapping = {own: numbers[layout] for own, layout in enumerate(batch.layouts)}
-    if all(own == number for own, number in mapping.items()):
-        return batch.rows
     # What is no number of a layout, of counters or native histograms, stays.
-    return batch.rows.with_columns(pl.col("layout").replace(mapping))
+    return batch.rows.with_layouts(np.array([numbers[layout] for layout in batch.layouts], np.uint16))

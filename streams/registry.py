@@ -6,14 +6,13 @@ What it writes is a pure function of the completed windows, in their order. Insi
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
+from itertools import pairwise
 from typing import cast
 
-import polars as pl
+import numpy as np
 import pyarrow as pa
 
-from schemas.deltas import Ledger, LedgerKey, merge_rows
+from schemas.deltas import DeltaRows, Ledger, LedgerKey, merge_rows
 from schemas.limiters import LimiterState
 from schemas.record import DEFAULT_TENANT
 from schemas.snapshot import LedgerTotal, SeriesKey, SeriesTotals
@@ -134,18 +133,24 @@ class Registry:
             return
         rows = merge_rows(frames)
         self._insert_demand(rows)
-        for key, of_key in groupby(_delta_rows(rows), itemgetter(0, 1, 2)):
-            self._tenants[key[0]].update(SeriesKey(*key), list(of_key), window.layouts, window.end_ms)
+        cells = rows.cells
+        begins = np.ones(len(rows), np.bool_)
+        begins[1:] = np.logical_or.reduce([np.diff(cells[name]) != 0 for name in ("tenant", "labels", "metric")])
+        bounds = [*np.flatnonzero(begins).tolist(), len(rows)]
+        of_series = _delta_rows(rows)
+        for start, end in pairwise(bounds):
+            own = of_series[start:end]
+            key = SeriesKey(*own[0][:3])
+            self._tenants[key.tenant].update(key, own, window.layouts, window.end_ms)
 
-    def _insert_demand(self, rows: pl.DataFrame) -> None:
+    def _insert_demand(self, rows: DeltaRows) -> None:
         """Take note of who asks for which label sets, admitted or not (LIM-8)."""
-        found = hashes(rows["labels"].to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.binary()))
-        metrics = rows["metric"].to_numpy()
-        first = 0
-        for run in rows["tenant"].rle():
-            last = first + run["len"]
-            self._tenants[run["value"]].limiters.demand.insert(metrics[first:last], found[first:last])
-            first = last
+        cells = rows.cells
+        found = hashes(pa.array(rows.labels, pa.binary()))[cells["labels"]]
+        bounds = [0, *(np.flatnonzero(np.diff(cells["tenant"])) + 1).tolist(), len(rows)]
+        for first, last in pairwise(bounds):
+            tenant = self._tenants[rows.tenants[cells["tenant"][first]]]
+            tenant.limiters.demand.insert(cells["metric"][first:last], found[first:last])
 
     def _close(self, name: str, tenant: TenantRegistry, previous_ms: int | None) -> TenantSamples:
         assert self.end_ms is not None
@@ -179,15 +184,22 @@ class Registry:
         return tenant
 
 
-def _delta_rows(rows: pl.DataFrame) -> Iterator[DeltaRow]:
+def _delta_rows(rows: DeltaRows) -> list[DeltaRow]:
+    cells = rows.cells
+    tenants = [rows.tenants[number] for number in cells["tenant"].tolist()]
+    labels = [rows.labels[number] for number in cells["labels"].tolist()]
+    numbers = [cells[name].tolist() for name in DeltaRow._fields[2:9]]
+    traces: list[bytes | None] = [None] * len(rows)
+    for row in np.flatnonzero(cells["offered"]).tolist():
+        traces[row] = rows.traces[row].as_py()
+    columns = (tenants, labels, *numbers, traces, cells["ex_value_ns"].tolist())
     # Plain tuples: naming the fields of each would cost as much as all the rest.
-    return cast("Iterator[DeltaRow]", rows.select(DeltaRow._fields).iter_rows())
+    return cast("list[DeltaRow]", list(zip(*columns, strict=True)))
 
 
 def _tenant_names(window: MergedWindow) -> set[str]:
     """The tenants that have something in a window."""
-    of_rows = (name for _, rows in window.frames for name in rows["tenant"].unique())
-    return {*of_rows, *map(_tenant_of, window.ledger)}
+    return {*(name for _, rows in window.frames for name in rows.tenants), *map(_tenant_of, window.ledger)}
 
 
 def _tenant_of(key: LedgerKey) -> str:

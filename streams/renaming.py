@@ -6,59 +6,89 @@ keep their labels (PRIM-7).
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
 
-import polars as pl
+import numpy as np
+import numpy.typing as npt
 
-from schemas.deltas import DELTA_SCHEMA
+from schemas.deltas import DeltaRows, concatenated, sort_keys
 from schemas.metrics import MetricId
 from streams.series import ROUTE_LABELS
 from streams.tenant_limiters import TenantLimiters
 
-Frames = Sequence[tuple[int, pl.DataFrame]]
+Frames = Sequence[tuple[int, DeltaRows]]
 """Partitions and their delta rows."""
 
-_KEY = ["tenant", "labels", "block"]
-_ROW = ["tenant", "labels", "metric", "bucket", "layout"]
+Numbers = npt.NDArray[np.int64]
+
 _KEPT = [int(MetricId.TARGET_INFO), int(MetricId.HOST_INFO)]
 _ROUTES = dict(zip((int(MetricId.CALLS) // 10, int(MetricId.REQUEST_TOTAL) // 10), ROUTE_LABELS, strict=True))
 """Route labels by block of metrics."""
 
 
+class _LabelSet(NamedTuple):
+    """A label set of a block of metrics, and how many rows it has."""
+
+    tenant: str
+    labels: bytes
+    block: int
+    rows: int
+
+
 def renamed(frames: Frames, tenants: Mapping[str, TenantLimiters]) -> Frames:
     """The frames with the labels that these tenants' label sets become; the same ones if none becomes another."""
-    learning = [name for name, limiters in tenants.items() if limiters.renames]
+    learning = {name for name, limiters in tenants.items() if limiters.renames}
     if not learning or not frames:
         return frames
-    counted = any(tenants[name].limits_labels for name in learning)
-    changes = [
-        _changes(sets, tenants[sets["tenant"][0]])
-        for sets in _label_sets(frames, learning, counted=counted).partition_by("tenant", maintain_order=True)
+    rows = concatenated([own for _, own in frames])
+    learns = np.array([name in learning for name in rows.tenants], np.bool_)
+    chosen = np.flatnonzero(learns[rows.cells["tenant"]] & ~np.isin(rows.cells["metric"], _KEPT))
+    sets, set_of_row = _label_sets(rows, chosen)
+    become = [
+        labels for tenant, own in groupby(sets, attrgetter("tenant")) for labels in _become(list(own), tenants[tenant])
     ]
-    changed = pl.concat(changes) if changes else pl.DataFrame()
-    return frames if changed.is_empty() else [(partition, _applied(rows, changed)) for partition, rows in frames]
+    if all(labels == each.labels for labels, each in zip(become, sets, strict=True)):
+        return frames
+    return _relabelled(frames, rows, chosen, become, set_of_row)
 
 
-def _label_sets(frames: Frames, tenants: Sequence[str], *, counted: bool) -> pl.DataFrame:
-    """The different label sets of these tenants in canonical order, by block of metrics, and how many rows they have.
+def _label_sets(rows: DeltaRows, chosen: Numbers) -> tuple[list[_LabelSet], Numbers]:
+    """The different label sets of the chosen rows in canonical order, by block of metrics, and per row which it is.
 
-    Rows that several partitions have count once. They are counted only where it matters.
+    Rows that several partitions have count once.
     """
-    block = pl.col("metric") // 10
-    rows = pl.concat([frame.select(_ROW) for _, frame in frames])
-    rows = rows.filter(pl.col("tenant").is_in(tenants) & ~pl.col("metric").is_in(_KEPT))
-    rows = (rows.unique() if counted else rows).with_columns(block.alias("block"))
-    return rows.group_by(_KEY).agg(pl.len().alias("rows")).sort(_KEY)
+    own = rows.take(chosen)
+    first, second = sort_keys(own)
+    order = np.lexsort((second, first))
+    block = own.cells["metric"] // 10
+    different = np.ones(len(own), np.bool_)
+    different[1:] = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
+    begins = np.ones(len(own), np.bool_)
+    begins[1:] = (np.diff(first[order]) != 0) | (np.diff(block[order]) != 0)
+    number = np.cumsum(begins) - 1
+    set_of_row = np.empty(len(own), np.int64)
+    set_of_row[order] = number
+    counts = np.bincount(number[different]).tolist()
+    cells, blocks = own.cells[order[begins]], block[order[begins]].tolist()
+    tenants = [rows.tenants[number] for number in cells["tenant"].tolist()]
+    labels = [rows.labels[number] for number in cells["labels"].tolist()]
+    return list(map(_LabelSet, tenants, labels, blocks, counts)), set_of_row
 
 
-def _changes(sets: pl.DataFrame, limiters: TenantLimiters) -> pl.DataFrame:
-    """The label sets of a tenant that become others, and what they become."""
-    routes = [_ROUTES[block] for block in sets["block"]]
-    become = limiters.rename(sets["labels"].to_list(), routes, sets["rows"].to_list())
-    columns = sets.select(*_KEY, pl.Series("become", become, pl.Binary()))
-    return columns.filter(pl.col("labels") != pl.col("become"))
+def _become(sets: Sequence[_LabelSet], limiters: TenantLimiters) -> list[bytes]:
+    """What the label sets of a tenant become."""
+    routes = [_ROUTES[each.block] for each in sets]
+    return limiters.rename([each.labels for each in sets], routes, [each.rows for each in sets])
 
 
-def _applied(rows: pl.DataFrame, changed: pl.DataFrame) -> pl.DataFrame:
-    block = pl.when(pl.col("metric").is_in(_KEPT)).then(None).otherwise(pl.col("metric") // 10)
-    joined = rows.with_columns(block.alias("block")).join(changed, on=_KEY, how="left")
-    return joined.with_columns(labels=pl.coalesce("become", "labels")).select(DELTA_SCHEMA.names())
+def _relabelled(
+    frames: Frames, rows: DeltaRows, chosen: Numbers, become: Sequence[bytes], set_of_row: Numbers
+) -> Frames:
+    """The frames, which `rows` are together, with other labels in the chosen rows."""
+    cells = rows.cells.copy()
+    cells["labels"][chosen] = len(rows.labels) + set_of_row
+    whole = DeltaRows(cells, rows.tenants, (*rows.labels, *become), rows.traces)
+    ends = np.cumsum([len(own) for _, own in frames]).tolist()
+    return [(partition, whole.slice(end - len(own), end)) for (partition, own), end in zip(frames, ends, strict=True)]

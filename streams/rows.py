@@ -6,36 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
-from schemas.deltas import DELTA_SCHEMA, NO_BUCKET, NO_LAYOUT, merge_rows
+from schemas.deltas import NO_BUCKET, NO_LAYOUT, NO_ROUTED_ROWS, ROW, DeltaRows, RoutedRows, merge_rows
 from schemas.labels import decode_labels, label_set
 from schemas.metrics import MetricId
 from streams.groups import CellTable
-
-ROW_SCHEMA = pl.Schema({**DELTA_SCHEMA, "route": pl.Binary()})
-"""Rows of a window: delta rows and the value of the label by which their series finds its owner."""
-
-_EXEMPLARS = ("ex_value_ns", "ex_timestamp_ms", "ex_offset", "ex_index")
-
-ROW = np.dtype(
-    [
-        ("group", np.int32),
-        ("metric", np.uint16),
-        ("bucket", np.int16),
-        ("layout", np.uint16),
-        ("value_lo", np.uint64),
-        ("value_hi", np.int64),
-        ("sum_lo", np.uint64),
-        ("sum_hi", np.int64),
-        ("ex_value_ns", np.int64),
-        ("ex_timestamp_ms", np.int64),
-        ("ex_offset", np.int64),
-        ("ex_index", np.int32),
-    ]
-)
-"""A row whose labels are those of a numbered group."""
 
 MAX_CACHED_LABEL_SETS = 50_000
 
@@ -77,11 +53,14 @@ class LabelCache:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows of one metric, and of each row the trace ID of its exemplar, None if there was none to offer."""
+    """Rows of one metric, and of each row the trace ID of its exemplar as text, empty if there was none to offer."""
 
     rows: Columns
-    """Of `ROW`."""
-    traces: list[bytes | None]
+    """Of `ROW`; in place of the label set stands the number of the group."""
+    traces: list[bytes]
+
+
+NO_BLOCK = Block(np.empty(0, ROW), [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +75,10 @@ def counter_rows(metric: MetricId, chosen: Columns, lo: Columns, hi: Columns) ->
     """Rows of a counter or gauge for the chosen groups; all columns have one row per group."""
     groups = np.flatnonzero(chosen)
     rows = np.zeros(len(groups), ROW)
-    rows["group"], rows["metric"] = groups, int(metric)
+    rows["labels"], rows["metric"] = groups, int(metric)
     rows["bucket"], rows["layout"] = NO_BUCKET, NO_LAYOUT
     rows["value_lo"], rows["value_hi"] = lo[groups], hi[groups]
-    return Block(rows, [None] * len(groups))
+    return Block(rows, [b""] * len(groups))
 
 
 def histogram_rows(metric: MetricId, table: CellTable, chosen: Columns, buckets: Columns, layouts: Columns) -> Block:
@@ -111,48 +90,58 @@ def cell_rows(
     metric: MetricId, table: CellTable, chosen: Columns, groups: Columns, buckets: Columns, layouts: Columns
 ) -> Block:
     """The same where cells don't know their groups."""
+    if not len(chosen):
+        return NO_BLOCK
     cells = table.cells[chosen]
     rows = np.zeros(len(cells), ROW)
-    rows["metric"], rows["group"], rows["bucket"], rows["layout"] = int(metric), groups, buckets, layouts
+    rows["metric"], rows["labels"], rows["bucket"], rows["layout"] = int(metric), groups, buckets, layouts
     rows["value_lo"], rows["value_hi"] = cells["weight_lo"], cells["weight_hi"]
-    for name in ("sum_lo", "sum_hi", *_EXEMPLARS):
+    rows["offered"] = cells["trace_bytes"] >= 0
+    for name in ("sum_lo", "sum_hi", "ex_value_ns", "ex_timestamp_ms", "ex_offset", "ex_index"):
         rows[name] = cells[name]
-    traces = zip(table.traces[chosen], cells["trace_bytes"].tolist(), strict=True)
-    return Block(rows, [ids.tobytes()[:length] if length >= 0 else None for ids, length in traces])
+    return Block(rows, list(map(_trace_text, table.traces[chosen], cells["trace_bytes"].tolist())))
 
 
-def window_rows(processors: Sequence[ProcessorRows]) -> pl.DataFrame:
-    """The rows of all processors in canonical order, with `ROW_SCHEMA`.
+def window_rows(processors: Sequence[ProcessorRows]) -> RoutedRows:
+    """The rows of all processors in canonical order.
 
     Rows of groups with invalid labels are left out; those of groups with the same labels are merged.
     """
     keys = [key for processor in processors for key in processor.keys]
     valid = [group for group, (_, made) in enumerate(keys) if made.labels is not None]
     if not valid:
-        return ROW_SCHEMA.to_frame()
+        return NO_ROUTED_ROWS
     order = sorted(valid, key=lambda group: (keys[group][0], keys[group][1].labels))
-    ranks = np.full(len(keys), -1, np.int64)
+    ranks = np.full(len(keys), -1, np.int32)
     ranks[order] = np.arange(len(order))
-    rows, traces = _stacked(processors)
-    row_ranks = ranks[rows["group"]]
+    cells, traces = _stacked(processors)
+    cells["labels"] = ranks[cells["labels"]]
     # Of groups of two processors with the same labels the first processor's come first, and so do its metrics.
-    canonical = np.lexsort((rows["layout"], rows["bucket"], rows["metric"], row_ranks))
-    canonical = canonical[np.searchsorted(row_ranks[canonical], 0) :]
-    table = _table(rows[canonical], [traces[row] for row in canonical.tolist()], keys)
-    return _merged(table) if _repeats(processors) else table
+    canonical = np.lexsort((cells["layout"], cells["bucket"], cells["metric"], cells["labels"]))
+    canonical = canonical[np.searchsorted(cells["labels"][canonical], 0) :]
+    cells, own = cells[canonical], [keys[group] for group in order]
+    tenants: dict[str, int] = {}
+    cells["tenant"] = np.array([tenants.setdefault(tenant, len(tenants)) for tenant, _ in own])[cells["labels"]]
+    labels = [made.labels or b"" for _, made in own]
+    rows = DeltaRows(cells, tuple(tenants), labels, pa.array([traces[row] for row in canonical.tolist()], pa.binary()))
+    if _repeats(processors):
+        rows = merge_rows([(0, rows)])
+    return RoutedRows(rows, [made.route for _, made in own], rows.cells["labels"].astype(np.int64))
 
 
-def _stacked(processors: Sequence[ProcessorRows]) -> tuple[Columns, list[bytes | None]]:
+def _stacked(processors: Sequence[ProcessorRows]) -> tuple[Columns, list[bytes]]:
     """The rows of all blocks, their groups numbered through, and the exemplars' trace IDs."""
-    stacked: list[Columns] = []
-    groups = 0
+    blocks = [block for processor in processors for block in processor.blocks]
+    stacked = np.empty(sum(len(block.rows) for block in blocks), ROW)
+    groups = at = 0
     for processor in processors:
         for block in processor.blocks:
-            block.rows["group"] += groups
-            stacked.append(block.rows)
+            own = stacked[at : at + len(block.rows)]
+            own[:] = block.rows
+            own["labels"] += groups
+            at += len(own)
         groups += len(processor.keys)
-    traces = [trace for processor in processors for block in processor.blocks for trace in block.traces]
-    return np.concatenate(stacked), traces
+    return stacked, [trace for block in blocks for trace in block.traces]
 
 
 def _repeats(processors: Sequence[ProcessorRows]) -> bool:
@@ -161,24 +150,6 @@ def _repeats(processors: Sequence[ProcessorRows]) -> bool:
     return any(len(set(labels)) < len(labels) for labels in valid)
 
 
-def _table(rows: Columns, traces: Sequence[bytes | None], keys: Sequence[tuple[str, LabelSet]]) -> pl.DataFrame:
-    """Rows with the texts of their groups. No expressions: those cost half a millisecond each, however few rows."""
-    own = [keys[group] for group in rows["group"].tolist()]
-    absent = np.array([trace is None for trace in traces], np.bool_)
-    columns: dict[str, Any] = {
-        "tenant": [tenant for tenant, _ in own],
-        "labels": [made.labels for _, made in own],
-        "route": [made.route for _, made in own],
-        # Lower-case hex without leading zeros (Tempo PRIM-9); empty for an ID of zeros.
-        "ex_trace": [None if trace is None else trace.hex().lstrip("0").encode() for trace in traces],
-    }
-    for name in rows.dtype.names or ():
-        column = np.ascontiguousarray(rows[name])
-        columns[name] = pa.array(column, mask=absent) if name in _EXEMPLARS else column
-    return pl.DataFrame([pl.Series(name, columns[name], dtype=kind) for name, kind in ROW_SCHEMA.items()])
-
-
-def _merged(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of which several may have one key, as one each."""
-    routes = rows.select("tenant", "labels", "route").unique(["tenant", "labels"])
-    return merge_rows([(0, rows)]).join(routes, on=["tenant", "labels"], how="left").select(ROW_SCHEMA.names())
+def _trace_text(trace: Columns, length: int) -> bytes:
+    """Lower-case hex without leading zeros (Tempo PRIM-9); empty for an ID of zeros, or where none was offered."""
+    return trace[: max(length, 0)].tobytes().hex().lstrip("0").encode()

@@ -48,11 +48,6 @@ class TenantLimiters:
         """Whether label sets may become others, or are learnt."""
         return bool(self._limits.span_name_sanitization) or self._limits.max_cardinality_per_label > 0
 
-    @property
-    def limits_labels(self) -> bool:
-        """Whether any label's values are replaced in this window."""
-        return self._limits.max_cardinality_per_label > 0 and bool(self._labels.over)
-
     def begin_window(self, limits: LimitSettings, stale_ms: int, previous_ms: int | None, end_ms: int) -> None:
         """Go by these limits, and to the window that ends at `end_ms`."""
         self._limits = limits

@@ -6,21 +6,19 @@ same window always gives the same parts, so a batch that is computed and sent ag
 """
 
 from schemas.deltas.batches import MAX_BATCH_BYTES, PART_LIMIT_BYTES, decode_batch, encode_window, join_parts
-from schemas.deltas.merge import merge_rows
-from schemas.deltas.types import (
+from schemas.deltas.columns import (
     DELTA_SCHEMA,
     NATIVE_LAYOUTS,
     NO_BUCKET,
     NO_LAYOUT,
+    ROW,
     ZERO_BUCKET,
-    Batch,
-    Layout,
-    Ledger,
-    LedgerKey,
-    Window,
     native_layout,
     native_schema,
 )
+from schemas.deltas.merge import merge_rows
+from schemas.deltas.rows import NO_ROUTED_ROWS, NO_ROWS, DeltaRows, RoutedRows, concatenated, sort_keys
+from schemas.deltas.types import Batch, Layout, Ledger, LedgerKey, Window
 from schemas.int128 import join, split
 
 __all__ = [
@@ -29,13 +27,19 @@ __all__ = [
     "NATIVE_LAYOUTS",
     "NO_BUCKET",
     "NO_LAYOUT",
+    "NO_ROUTED_ROWS",
+    "NO_ROWS",
     "PART_LIMIT_BYTES",
+    "ROW",
     "ZERO_BUCKET",
     "Batch",
+    "DeltaRows",
     "Layout",
     "Ledger",
     "LedgerKey",
+    "RoutedRows",
     "Window",
+    "concatenated",
     "decode_batch",
     "encode_window",
     "join",
@@ -43,5 +47,6 @@ __all__ = [
     "merge_rows",
     "native_layout",
     "native_schema",
+    "sort_keys",
     "split",
 ]

@@ -7,12 +7,14 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import polars as pl
+import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from schemas import deltas_pb2 as pb
-from schemas.deltas.body import canonical_rows, check_rows, decode_rows, encode_rows, hash_rows, row_costs
-from schemas.deltas.types import DELTA_SCHEMA, NATIVE_LAYOUTS, Batch, Layout, Ledger, LedgerKey, Window
+from schemas.deltas.body import Columns, check_rows, columns, decode_rows, encode_rows, hash_rows, row_costs, tidied
+from schemas.deltas.columns import NATIVE_LAYOUTS
+from schemas.deltas.rows import NO_ROWS, DeltaRows, RoutedRows, ascend, concatenated, sort_keys
+from schemas.deltas.types import Batch, Layout, Ledger, LedgerKey, Window
 from schemas.errors import Malformed, Reason
 from schemas.labels import shard_of
 
@@ -61,7 +63,7 @@ def encode_window(window: Window, partition: int, partitions: int, shards: int) 
         )
         for shard in range(shards)
     )
-    return [[_encode_part(part) for part in _parts(whole)] for whole in wholes]
+    return [list(_encoded_parts(whole)) for whole in wholes]
 
 
 def decode_batch(value: bytes) -> Batch:
@@ -104,33 +106,53 @@ def join_parts(parts: Sequence[Batch]) -> Batch:
         part=0,
         parts=1,
         ledger={key: count for batch in ordered for key, count in batch.ledger.items()},
-        rows=pl.concat([batch.rows for batch in ordered]) if len(ordered) > 1 else ordered[0].rows,
+        rows=concatenated([batch.rows for batch in ordered]),
     )
-    if whole.digest != _digest(whole):
+    if whole.digest != _digest(whole, columns(whole.rows)):
         raise Malformed(Reason.CHECKSUM, "the parts aren't what their digest says")
     return whole
 
 
-def _sharded(window: Window, shards: int) -> tuple[list[pl.DataFrame], tuple[Layout, ...]]:
+def _sharded(window: Window, shards: int) -> tuple[list[DeltaRows], tuple[Layout, ...]]:
     """The rows of each shard in canonical order, and the layouts of all of them."""
-    if window.rows.is_empty():
-        return [DELTA_SCHEMA.to_frame()] * shards, ()
-    rows, layouts = _own_layouts(window.rows, window.layouts)
-    canonical = canonical_rows(rows)
-    check_rows(canonical, layouts)
+    if not len(window.rows):
+        return [NO_ROWS] * shards, ()
+    rows, layouts = _own_layouts(window.rows.rows, window.layouts)
+    canonical = _canonical(RoutedRows(tidied(rows), window.rows.routes, window.rows.route))
+    check_rows(canonical.rows, layouts)
     return _rows_by_shard(canonical, shards), layouts
 
 
-def _rows_by_shard(rows: pl.DataFrame, shards: int) -> list[pl.DataFrame]:
-    """The rows (without their route) of each shard, in their order."""
-    # Few routes (services) have many rows.
-    owners = rows.select("tenant", "route").unique()
-    numbers = [shard_of(tenant, route, shards) for tenant, route in owners.iter_rows()]
-    owners = owners.with_columns(shard=pl.Series(numbers, dtype=pl.Int64))
-    sharded = rows.join(owners, on=["tenant", "route"], how="left", maintain_order="left")
-    owned = sharded.partition_by("shard", as_dict=True, maintain_order=True)
-    none = DELTA_SCHEMA.to_frame()
-    return [owned[shard,].select(DELTA_SCHEMA.names()) if (shard,) in owned else none for shard in range(shards)]
+def _canonical(routed: RoutedRows) -> RoutedRows:
+    """The rows in canonical order."""
+    keys = sort_keys(routed.rows)
+    if ascend(*keys).all():
+        return routed
+    order = np.lexsort(keys[::-1])
+    return RoutedRows(routed.rows.take(order), routed.routes, routed.route[order])
+
+
+def _rows_by_shard(routed: RoutedRows, shards: int) -> list[DeltaRows]:
+    """The rows of each shard, in their order."""
+    if shards == 1:
+        return [routed.rows]
+    shard = _shards_of_rows(routed, shards)
+    order = np.argsort(shard, kind="stable")
+    bounds = np.searchsorted(shard[order], np.arange(shards + 1)).tolist()
+    rows = routed.rows.take(order)
+    return [rows.slice(start, end) if start < end else NO_ROWS for start, end in pairwise(bounds)]
+
+
+def _shards_of_rows(routed: RoutedRows, shards: int) -> npt.NDArray[np.int64]:
+    """Per row, the shard that owns its series."""
+    # Few routes (services) have many rows, and many label sets.
+    routes: dict[bytes, int] = {}
+    route = np.array([routes.setdefault(route, len(routes)) for route in routed.routes])[routed.route]
+    tenant = routed.rows.cells["tenant"].astype(np.int64)
+    owners, of_row = np.unique(tenant * len(routes) + route, return_inverse=True)
+    pairs, texts = (divmod(owner, len(routes)) for owner in owners.tolist()), list(routes)
+    numbers = [shard_of(routed.rows.tenants[tenant], texts[route], shards) for tenant, route in pairs]
+    return np.array(numbers, np.int64)[of_row]
 
 
 def _ledger_by_shard(ledger: Ledger, shards: int) -> list[Ledger]:
@@ -145,11 +167,11 @@ def _ledger_by_shard(ledger: Ledger, shards: int) -> list[Ledger]:
     return owned
 
 
-def _own_layouts(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> tuple[pl.DataFrame, tuple[Layout, ...]]:
+def _own_layouts(rows: DeltaRows, layouts: tuple[Layout, ...]) -> tuple[DeltaRows, tuple[Layout, ...]]:
     """The layouts that the rows use, sorted, so that their order in the window doesn't reach the bytes."""
-    numbers = rows["layout"].unique().to_list()
-    used = [number for number in numbers if number is not None and number < NATIVE_LAYOUTS]
-    if None in numbers or any(number >= len(layouts) for number in used):
+    numbers = rows.cells["layout"]
+    used = np.unique(numbers[numbers < NATIVE_LAYOUTS]).tolist()
+    if used and used[-1] >= len(layouts):
         raise Malformed(Reason.ROWS, "a layout that isn't there")
     own = tuple(sorted({layouts[number] for number in used}))
     if not all(map(_ascends, own)):
@@ -158,27 +180,26 @@ def _own_layouts(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> tuple[pl.Da
         raise ValueError(
             f"{len(own)} bucket layouts in one window: {MAX_LAYOUTS_BYTES} bytes of them fit into a record"
         )
-    renumbered = {number: own.index(layouts[number]) for number in used}
-    return rows.with_columns(pl.col("layout").replace(renumbered)), own
+    places = {layout: place for place, layout in enumerate(own)}
+    return rows.with_layouts(np.array([places.get(layout, 0) for layout in layouts], np.uint16)), own
 
 
-def _parts(whole: Batch) -> Iterator[Batch]:
+def _encoded_parts(whole: Batch) -> Iterator[bytes]:
     """The whole with its digest, cut where `PART_LIMIT_BYTES` are reached: ledger entries first, then rows."""
-    digest = _digest(whole)
+    content = columns(whole.rows)
+    whole = replace(whole, digest=_digest(whole, content))
     entries = list(whole.ledger.items())
     entry_costs = np.array([_entry_cost(key) for key, _ in entries], np.int64)
-    following, first = row_costs(whole.rows)
+    following, first = row_costs(content)
     cuts = _cuts(np.concatenate([entry_costs, following]), np.concatenate([entry_costs, first]))
+    if len(cuts) == 2:
+        yield _encode_part(whole, content)
+        return
     n = len(entries)
     for part, (start, end) in enumerate(pairwise(cuts)):
-        yield replace(
-            whole,
-            digest=digest,
-            part=part,
-            parts=len(cuts) - 1,
-            ledger=dict(entries[start:end]),
-            rows=whole.rows.slice(max(start - n, 0), max(end - n, 0) - max(start - n, 0)),
-        )
+        rows = whole.rows.slice(max(start - n, 0), max(end - n, 0))
+        ledger = dict(entries[start:end])
+        yield _encode_part(replace(whole, part=part, parts=len(cuts) - 1, ledger=ledger, rows=rows), columns(rows))
 
 
 def _cuts(following: np.ndarray, first: np.ndarray) -> list[int]:
@@ -196,7 +217,7 @@ def _entry_cost(key: LedgerKey) -> int:
     return sum(len(text.encode()) + _ENTRY_BYTES for text in texts)
 
 
-def _encode_part(part: Batch) -> bytes:
+def _encode_part(part: Batch, content: Columns) -> bytes:
     message = pb.DeltaBatch(
         format_version=FORMAT_VERSION,
         partition=part.partition,
@@ -217,8 +238,8 @@ def _encode_part(part: Batch) -> bytes:
             for key, count in part.ledger.items()
         ],
     )
-    if not part.rows.is_empty():
-        message.rows, message.rows_size = encode_rows(part.rows)
+    if len(part.rows):
+        message.rows, message.rows_size = encode_rows(content)
         message.rows_checksum = _checksum(message.rows)
     return message.SerializeToString(deterministic=True)
 
@@ -236,9 +257,9 @@ def _check_header(message: pb.DeltaBatch) -> None:
         raise Malformed(Reason.FIELD, ", ".join(broken))
 
 
-def _decode_body(message: pb.DeltaBatch) -> pl.DataFrame:
+def _decode_body(message: pb.DeltaBatch) -> DeltaRows:
     if not message.rows:
-        return DELTA_SCHEMA.to_frame()
+        return NO_ROWS
     # Against bit rot and mixed-up records; Arrow needn't meet such bytes.
     if message.rows_checksum != _checksum(message.rows):
         raise Malformed(Reason.CHECKSUM, "the rows aren't what their checksum says")
@@ -264,7 +285,7 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
 
 
-def _digest(whole: Batch) -> bytes:
+def _digest(whole: Batch, content: Columns) -> bytes:
     """A digest of content, not of bytes: another version of Arrow or zstd must give the same one."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     previous = -1 if whole.previous_end_ms is None else whole.previous_end_ms
@@ -278,5 +299,5 @@ def _digest(whole: Batch) -> bytes:
         digest.update(struct.pack(f"<Qq{len(texts)}q", count, len(texts), *map(len, texts)))
         digest.update(b"".join(texts))
     digest.update(struct.pack("<q", len(whole.ledger)))
-    hash_rows(whole.rows, digest.update)
+    hash_rows(content, digest.update)
     return digest.digest()

@@ -4,27 +4,19 @@ The Arrow columns have no nulls, so that nothing undefined reaches the bytes; a 
 was offered. Tenants and labels are dictionaries, since a histogram's rows share their label bytes.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import cramjam
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
-from schemas.deltas.types import (
-    CANONICAL_ORDER,
-    DELTA_SCHEMA,
-    EXEMPLAR_COLUMNS,
-    NATIVE_LAYOUTS,
-    NO_BUCKET,
-    NO_LAYOUT,
-    Layout,
-    native_layout,
-)
+from schemas.deltas.columns import EXEMPLAR_COLUMNS, NATIVE_LAYOUTS, NO_BUCKET, NO_LAYOUT, ROW, native_layout
+from schemas.deltas.rows import DeltaRows, ascend, binary_lengths, sort_keys
+from schemas.deltas.types import Layout
 from schemas.errors import Malformed, Reason
-from schemas.label_bytes import binary_buffers, check_label_bytes
+from schemas.label_bytes import check_label_bytes
 from schemas.labels import MAX_LABEL_SET_BYTES
 from schemas.metrics import METRICS, WEIGHT_ONE, Kind
 from schemas.native_histogram import MAX_SCHEMA
@@ -59,84 +51,111 @@ _ARROW_SCHEMA = pa.schema(
         }.items()
     ]
 )
+_WRITE_OPTIONS = pa.ipc.IpcWriteOptions(use_threads=False)
+_EX_NUMBERS = [name for name in EXEMPLAR_COLUMNS if name != "ex_trace"]
 # Bytes of a row besides its texts: the fixed columns, two dictionary indices and an offset, rounded up.
 _ROW_BYTES = 80
 # Bytes of the dictionary entries of a row besides their texts.
 _ENTRY_BYTES = 8
 
-_HISTOGRAMS = [int(metric.id) for metric in METRICS.values() if metric.kind is Kind.HISTOGRAM]
-_GAUGES = [int(metric.id) for metric in METRICS.values() if metric.kind is Kind.GAUGE]
-_IS_HISTOGRAM = pl.col("metric").is_in(_HISTOGRAMS)
-_IS_NATIVE = pl.col("layout").is_between(NATIVE_LAYOUTS, native_layout(MAX_SCHEMA))
+_UNKNOWN, _COUNTER, _GAUGE, _HISTOGRAM = range(4)
+_KIND_NUMBERS = {Kind.COUNTER: _COUNTER, Kind.GAUGE: _GAUGE, Kind.HISTOGRAM: _HISTOGRAM}
+_KINDS = np.full(1 << 16, _UNKNOWN, np.uint8)
+"""By metric."""
+for _metric in METRICS.values():
+    _KINDS[int(_metric.id)] = _KIND_NUMBERS[_metric.kind]
 
 
-def canonical_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """A window's rows, `route` included, in canonical order; what stands beside an absent exemplar becomes null."""
-    trace = pl.col("ex_trace").cast(pl.Binary)
-    fitting = pl.when(trace.bin.size() <= MAX_TRACE_BYTES).then(trace).when(trace.is_not_null()).then(pl.lit(b""))
-    columns = {name: pl.col(name).cast(kind) for name, kind in DELTA_SCHEMA.items()}
-    offered = {name: pl.when(trace.is_not_null()).then(columns[name]) for name in EXEMPLAR_COLUMNS}
-    route = pl.col("route").cast(pl.Binary).fill_null(b"")
-    return rows.select(**(columns | offered | {"ex_trace": fitting, "route": route})).sort(CANONICAL_ORDER)
+class Dictionary(NamedTuple):
+    """A column of texts: each once, in the order of first use, and per row its number."""
+
+    indices: npt.NDArray[np.int32]
+    texts: Sequence[bytes]
 
 
-def check_rows(rows: pl.DataFrame, layouts: tuple[Layout, ...]) -> None:
+class Columns(NamedTuple):
+    """Canonical rows as they are written. Where no exemplar was offered there are zeros and no trace ID."""
+
+    tenant: Dictionary
+    labels: Dictionary
+    cells: npt.NDArray[Any]
+    """Of `ROW`; its numbers of texts mean nothing."""
+    traces: pa.Array
+
+
+def columns(rows: DeltaRows) -> Columns:
+    """The columns of rows, which `tidied` gave or `decode_rows`."""
+    tenants = [tenant.encode() for tenant in rows.tenants]
+    tenant, labels = _dictionary(rows.cells["tenant"], tenants), _dictionary(rows.cells["labels"], rows.labels)
+    return Columns(tenant, labels, rows.cells, rows.traces)
+
+
+def tidied(rows: DeltaRows) -> DeltaRows:
+    """The same rows with nothing beside an exemplar that wasn't offered, and without trace IDs that are too long."""
+    cells, traces = rows.cells.copy(), rows.traces
+    for name in _EX_NUMBERS:
+        cells[name] *= cells["offered"]
+    lengths = binary_lengths(traces)
+    unfit = (lengths > MAX_TRACE_BYTES) | ((lengths > 0) & ~cells["offered"])
+    if unfit.any():
+        kept = zip(traces.to_pylist(), unfit.tolist(), strict=True)
+        traces = pa.array([b"" if wrong else trace for trace, wrong in kept], pa.binary())
+    return DeltaRows(cells, rows.tenants, rows.labels, traces)
+
+
+def check_rows(rows: DeltaRows, layouts: tuple[Layout, ...]) -> None:
     """Raises Malformed for rows that break a rule of `DELTA_SCHEMA`, or the canonical order."""
-    last_bucket = {number: len(layout) for number, layout in enumerate(layouts)}
-    required = [name for name in DELTA_SCHEMA if name not in EXEMPLAR_COLUMNS]
-    trace = pl.col("ex_trace")
+    if not len(rows):
+        return
+    cells, lengths = rows.cells, binary_lengths(rows.traces)
+    bucket, layout, offered = cells["bucket"], cells["layout"], cells["offered"]
+    kind = _KINDS[cells["metric"]]
+    is_histogram = kind == _HISTOGRAM
+    is_native = (layout >= NATIVE_LAYOUTS) & (layout <= native_layout(MAX_SCHEMA))
+    last_bucket = np.array([*map(len, layouts), -1])[np.minimum(layout, len(layouts))]
+    has_place = is_native | ((bucket >= 0) & (bucket <= last_bucket))
+    has_none = (bucket == NO_BUCKET) & (layout == NO_LAYOUT)
+    has_no_sum = (cells["sum_lo"] == 0) & (cells["sum_hi"] == 0)
+    beside = lengths > 0
+    for name in _EX_NUMBERS:
+        beside |= cells[name] != 0
     rules = {
-        "a missing value": pl.all_horizontal(pl.col(required).is_not_null()),
-        "an unknown metric": pl.col("metric").is_in([int(metric) for metric in METRICS]),
-        "a bucket or layout that isn't there": pl.when(_IS_HISTOGRAM)
-        .then(
-            _IS_NATIVE
-            | pl.col("bucket").is_between(
-                0, pl.col("layout").replace_strict(last_bucket, default=-1, return_dtype=pl.Int32)
-            )
-        )
-        .otherwise((pl.col("bucket") == NO_BUCKET) & (pl.col("layout") == NO_LAYOUT)),
-        "a negative count": (pl.col("value_hi") >= 0) | pl.col("metric").is_in(_GAUGES),
-        "a part of a native count": ~_IS_NATIVE | (pl.col("value_lo") % WEIGHT_ONE == 0),
-        "a sum where none may be": pl.when(_IS_HISTOGRAM)
-        .then(pl.col("sum_hi") >= 0)
-        .otherwise((pl.col("sum_lo") == 0) & (pl.col("sum_hi") == 0)),
-        "half an exemplar": pl.all_horizontal(pl.col(EXEMPLAR_COLUMNS).is_null() == trace.is_null()),
-        "a trace ID that is too long": trace.is_null() | (trace.bin.size() <= MAX_TRACE_BYTES),
-        "labels that are too long": pl.col("labels").bin.size() <= MAX_LABEL_SET_BYTES,
-        "rows out of order": _ascending(CANONICAL_ORDER),
+        "an unknown metric": kind != _UNKNOWN,
+        "a bucket or layout that isn't there": np.where(is_histogram, has_place, has_none),
+        "a negative count": (cells["value_hi"] >= 0) | (kind == _GAUGE),
+        "a part of a native count": ~is_native | (cells["value_lo"] % np.uint64(WEIGHT_ONE) == 0),
+        "a sum where none may be": np.where(is_histogram, cells["sum_hi"] >= 0, has_no_sum),
+        "half an exemplar": offered | ~beside,
+        "a trace ID that is too long": lengths <= MAX_TRACE_BYTES,
+        "rows out of order": ascend(*sort_keys(rows)),
     }
-    kept = rows.select(rule.fill_null(value=False).all().alias(name) for name, rule in rules.items()).row(0, named=True)
-    broken = [name for name, holds in kept.items() if not holds]
+    broken = [name for name, holds in rules.items() if not holds.all()]
+    if max(map(len, rows.labels)) > MAX_LABEL_SET_BYTES:
+        broken.append("labels that are too long")
     if broken:
         raise Malformed(Reason.ROWS, "; ".join(broken))
 
 
-def row_costs(rows: pl.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def row_costs(columns: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Estimates of canonical rows' bytes in a body: of each after the one before it, and of each as the first."""
-    if rows.is_empty():
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    texts = (pl.col("tenant").str.len_bytes() + pl.col("labels").bin.size()).cast(pl.Int64) + _ENTRY_BYTES
-    new = ((pl.col("labels") != pl.col("labels").shift(1)) | (pl.col("tenant") != pl.col("tenant").shift(1))).fill_null(
-        value=True
-    )
-    fixed = _ROW_BYTES + pl.col("ex_trace").bin.size().fill_null(0).cast(pl.Int64)
-    costs = rows.select(next=fixed + pl.when(new).then(texts).otherwise(0), first=fixed + texts)
-    return costs["next"].to_numpy(), costs["first"].to_numpy()
+    texts = _lengths_of_rows(columns.tenant) + _lengths_of_rows(columns.labels) + _ENTRY_BYTES
+    new = np.ones(len(columns.cells), np.bool_)
+    new[1:] = _changes(columns.labels.indices) | _changes(columns.tenant.indices)
+    fixed = _ROW_BYTES + binary_lengths(columns.traces).astype(np.int64)
+    return fixed + new * texts, fixed + texts
 
 
-def encode_rows(rows: pl.DataFrame) -> tuple[bytes, int]:
+def encode_rows(columns: Columns) -> tuple[bytes, int]:
     """The body of canonical rows, and the bytes that it unpacks to."""
-    arrays = _arrow_columns(rows)
-    batch = pa.RecordBatch.from_arrays(list(arrays.values()), schema=_ARROW_SCHEMA)
+    batch = pa.RecordBatch.from_arrays(_arrow_arrays(columns), schema=_ARROW_SCHEMA)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _ARROW_SCHEMA, options=pa.ipc.IpcWriteOptions(use_threads=False)) as writer:
+    with pa.ipc.new_stream(sink, _ARROW_SCHEMA, options=_WRITE_OPTIONS) as writer:
         writer.write_batch(batch)
     plain = sink.getvalue()
     return bytes(cramjam.zstd.compress(plain, level=_ZSTD_LEVEL)), plain.size
 
 
-def decode_rows(body: bytes, size: int) -> pl.DataFrame:
+def decode_rows(body: bytes, size: int) -> DeltaRows:
     """The rows of a body that unpacks to `size` bytes; `check_rows` isn't done. Raises Malformed."""
     if not 0 < size <= MAX_BODY_BYTES:
         raise Malformed(Reason.COMPRESSION, f"a body of {size} bytes")
@@ -148,42 +167,81 @@ def decode_rows(body: bytes, size: int) -> pl.DataFrame:
     if unpacked != size:
         raise Malformed(Reason.COMPRESSION, f"{unpacked} bytes instead of {size}")
     try:
-        return _frame(_read_batch(plain))
+        return _rows(_read_batch(plain))
     except (pa.ArrowException, OSError) as error:
         raise Malformed(Reason.SCHEMA, f"not an Arrow stream: {error}") from error
 
 
-def hash_rows(rows: pl.DataFrame, update: Callable[[Any], None]) -> None:
+def hash_rows(columns: Columns, update: Callable[[Any], None]) -> None:
     """Feeds the content of canonical rows to a digest: the same for equal rows, whatever parts they came in."""
-    update(rows.height.to_bytes(8, "little"))
-    if rows.is_empty():
+    update(len(columns.cells).to_bytes(8, "little"))
+    if not len(columns.cells):
         return
-    for column in _arrow_columns(rows).values():
-        if pa.types.is_dictionary(column.type):
-            update(len(column.dictionary).to_bytes(8, "little"))
-            update(np.ascontiguousarray(column.indices.to_numpy()))
-            _hash_texts(column.dictionary, update)
-        elif pa.types.is_binary(column.type):
-            _hash_texts(column, update)
+    for name in _ARROW_SCHEMA.names:
+        if name in {"tenant", "labels"}:
+            column: Dictionary = getattr(columns, name)
+            update(len(column.texts).to_bytes(8, "little"))
+            update(column.indices)
+            update(np.array(list(map(len, column.texts)), np.int32))
+            update(b"".join(column.texts))
+        elif name == "ex_trace":
+            lengths = binary_lengths(columns.traces)
+            update(lengths)
+            update(_text_bytes(columns.traces))
         else:
-            update(np.ascontiguousarray(column.to_numpy()))
+            update(_plain_column(columns, name))
 
 
-def _arrow_columns(rows: pl.DataFrame) -> dict[str, pa.Array]:
-    """Canonical rows as the columns of `_ARROW_SCHEMA`; where no exemplar was offered they hold 0 and empty bytes."""
-    columns: dict[str, pa.Array] = {}
+def _dictionary(numbers: npt.NDArray[np.int32], texts: Sequence[bytes]) -> Dictionary:
+    """A column of numbers of texts, which come in runs."""
+    starts = np.flatnonzero(np.concatenate([[True], _changes(numbers)])[: len(numbers)])
+    used: dict[bytes, int] = {}
+    of_runs = [used.setdefault(texts[number], len(used)) for number in numbers[starts].tolist()]
+    lengths = np.diff(starts, append=len(numbers))
+    return Dictionary(np.repeat(np.array(of_runs, np.int32), lengths), list(used))
+
+
+def _changes(numbers: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Per row but the first: whether its number is another than that of the row before."""
+    changes: npt.NDArray[np.bool_] = numbers[1:] != numbers[:-1]
+    return changes
+
+
+def _lengths_of_rows(column: Dictionary) -> npt.NDArray[np.int64]:
+    return np.array(list(map(len, column.texts)), np.int64)[column.indices]
+
+
+def _plain_column(columns: Columns, name: str) -> npt.NDArray[Any]:
+    if name == _OFFERED:
+        return np.ascontiguousarray(columns.cells["offered"]).view(np.uint8)
+    return np.ascontiguousarray(columns.cells[name])
+
+
+def _text_bytes(texts: pa.Array) -> memoryview:
+    _, offsets, data = texts.buffers()
+    start, end = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)[[0, -1]].tolist()
+    return memoryview(b"" if data is None else data)[start:end]
+
+
+def _arrow_arrays(columns: Columns) -> list[pa.Array]:
+    arrays: list[pa.Array] = []
     for name, kind in zip(_ARROW_SCHEMA.names, _ARROW_SCHEMA.types, strict=True):
-        if name == _OFFERED:
-            columns[name] = pa.array(rows["ex_trace"].is_not_null().cast(pl.UInt8).to_numpy())
-        elif pa.types.is_dictionary(kind):
-            texts = rows[name].to_arrow(compat_level=pl.CompatLevel.oldest())
-            columns[name] = texts.cast(kind.value_type).dictionary_encode()
-        elif pa.types.is_binary(kind):
-            columns[name] = rows[name].fill_null(b"").to_arrow(compat_level=pl.CompatLevel.oldest()).cast(kind)
+        if name in {"tenant", "labels"}:
+            column: Dictionary = getattr(columns, name)
+            texts = pa.array(column.texts, pa.binary()).view(kind.value_type)
+            arrays.append(pa.DictionaryArray.from_arrays(pa.array(column.indices), texts, safe=False))
         else:
-            filled = rows[name].fill_null(0) if name in EXEMPLAR_COLUMNS else rows[name]
-            columns[name] = pa.array(filled.to_numpy())
-    return columns
+            arrays.append(_exact(columns.traces) if name == "ex_trace" else pa.array(_plain_column(columns, name)))
+    return arrays
+
+
+def _exact(texts: pa.Array) -> pa.Array:
+    """The same texts in buffers of their own: of a slice, Arrow would write some of the bytes that follow."""
+    offsets = np.zeros(len(texts) + 1, np.int32)
+    np.cumsum(binary_lengths(texts), out=offsets[1:])
+    return pa.Array.from_buffers(
+        texts.type, len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(_text_bytes(texts))]
+    )
 
 
 def _read_batch(plain: bytearray) -> pa.RecordBatch:
@@ -196,37 +254,30 @@ def _read_batch(plain: bytearray) -> pa.RecordBatch:
     batch = batches[0]
     # Reading checks little more than lengths: only this makes offsets, indices and UTF-8 safe to use.
     batch.validate(full=True)
-    if any(column.null_count for column in batch.columns):
-        raise Malformed(Reason.SCHEMA, "nulls")
     return batch
 
 
-def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    check_label_bytes(columns["labels"].dictionary)
-    offered = pl.Series(columns[_OFFERED].to_numpy() != 0)
-    series = [_series(name, columns[name]) for name in DELTA_SCHEMA]
-    return pl.DataFrame(series).with_columns(pl.when(offered).then(pl.col(EXEMPLAR_COLUMNS)))
+def _rows(batch: pa.RecordBatch) -> DeltaRows:
+    arrays = dict(zip(_ARROW_SCHEMA.names, batch.columns, strict=True))
+    if any(array.null_count for array in arrays.values()):
+        raise Malformed(Reason.SCHEMA, "nulls")
+    check_label_bytes(arrays["labels"].dictionary)
+    cells = np.empty(batch.num_rows, ROW)
+    for name in ("tenant", "labels"):
+        cells[name] = _indices(arrays[name])
+    for name in cells.dtype.names:
+        if name in arrays and name not in {"tenant", "labels"}:
+            cells[name] = arrays[name].to_numpy()
+    cells["offered"] = arrays[_OFFERED].to_numpy() != 0
+    tenants, labels = (arrays[name].dictionary.to_pylist() for name in ("tenant", "labels"))
+    if len(set(tenants)) < len(tenants) or len(set(labels)) < len(labels):
+        raise Malformed(Reason.SCHEMA, "a dictionary with a text twice")
+    return DeltaRows(cells, tenants, labels, arrays["ex_trace"])
 
 
-def _series(name: str, column: pa.Array) -> pl.Series:
-    if not pa.types.is_dictionary(column.type):
-        return pl.Series(name, column, DELTA_SCHEMA[name])
+def _indices(column: pa.DictionaryArray) -> npt.NDArray[np.int32]:
+    """The indices of a dictionary without nulls."""
     if column.dictionary.null_count:
         raise Malformed(Reason.SCHEMA, "nulls in a dictionary")
-    # Views of the dictionary's bytes: rows of one label set share them in memory too.
-    return pl.Series(name, column.dictionary, DELTA_SCHEMA[name]).gather(column.indices.to_numpy())
-
-
-def _hash_texts(texts: pa.Array, update: Callable[[Any], None]) -> None:
-    data, offsets = binary_buffers(texts)
-    update(np.diff(offsets))
-    update(data[offsets[0] : offsets[-1]])
-
-
-def _ascending(names: list[str]) -> pl.Expr:
-    """True where a row's key is greater than that of the row before, by the first of the columns that differ."""
-    if not names:
-        return pl.lit(value=False)
-    column, before = pl.col(names[0]), pl.col(names[0]).shift(1)
-    return before.is_null() | (column > before) | ((column == before) & _ascending(names[1:]))
+    indices: npt.NDArray[np.int32] = column.indices.to_numpy()
+    return indices

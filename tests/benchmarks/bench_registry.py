@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from schemas.config import LimitSettings
-from schemas.deltas import DELTA_SCHEMA, NO_BUCKET, NO_LAYOUT, Batch
+from schemas.deltas import DELTA_SCHEMA, NO_BUCKET, NO_LAYOUT, Batch, DeltaRows
 from schemas.labels import encode_labels
 from schemas.metrics import MetricId
 from streams.merged_window import merge_batches
@@ -66,7 +66,7 @@ def batch_of(sets: list[bytes], end_ms: int) -> Batch:
         **{name: pl.Series([None] * rows, dtype=DELTA_SCHEMA[name]) for name in DELTA_SCHEMA if name[:3] == "ex_"},
     }
     frame = pl.DataFrame({name: pl.Series(column) for name, column in columns.items()}).cast(dict(DELTA_SCHEMA))
-    return Batch(0, end_ms, end_ms - INTERVAL, 1, 0, 1, b"", 0, (LAYOUT,), {}, frame.select(DELTA_SCHEMA.names()))
+    return Batch(0, end_ms, end_ms - INTERVAL, 1, 0, 1, b"", 0, (LAYOUT,), {}, DeltaRows.from_frame(frame))
 
 
 def complete_ms(registry: Registry, batch: Batch, end_ms: int) -> float:

@@ -13,6 +13,7 @@ from schemas.deltas import (
     Batch,
     Layout,
     Ledger,
+    RoutedRows,
     Window,
     decode_batch,
     encode_window,
@@ -77,7 +78,7 @@ def latency(service, bucket, n=1.0, seconds=0.0, trace=None, *, at=1, layout=0, 
 
 def window(end_ms, previous_ms, rows=(), ledger: Ledger | None = None, *, layouts=(BOUNDS,), revision=0) -> Window:
     frame = pl.DataFrame(list(rows), schema=dict(DELTA_SCHEMA) | {"route": pl.Binary()})
-    return Window(end_ms, previous_ms, frame, tuple(layouts), ledger or {}, revision)
+    return Window(end_ms, previous_ms, RoutedRows.from_frame(frame), tuple(layouts), ledger or {}, revision)
 
 
 def batches(window: Window, partition=0, partitions=1, shard=0, shards=1) -> list[Batch]:

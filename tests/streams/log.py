@@ -127,7 +127,7 @@ def samples(closed: Iterable[Window]) -> dict[str, Any]:
     """
     totals: dict[str, Any] = {}
     for window in closed:
-        for row in window.rows.iter_rows(named=True):
+        for row in window.rows.frame().iter_rows(named=True):
             metric = METRICS[MetricId(row["metric"])]
             name = series_name(row)
             value = join(row["value_lo"], row["value_hi"])
@@ -166,7 +166,7 @@ def exemplars(closed: Iterable[Window]) -> dict[tuple[str, int], tuple[str, int,
     """By series and bucket, the exemplar of the last window with one: trace, ns, ms after `T0_MS`, offset, index."""
     found: dict[tuple[str, int], tuple[str, int, int, int, int]] = {}
     for window in closed:
-        for row in window.rows.iter_rows(named=True):
+        for row in window.rows.frame().iter_rows(named=True):
             if row["ex_trace"] is not None:
                 found[series_name(row), row["bucket"]] = (
                     row["ex_trace"].decode(),

@@ -26,7 +26,7 @@ PREFIX = "tempo_metrics_generator_"
 def told(window: Window) -> dict[str, dict[Any, Any]]:
     """A window of the columnar path, as the reference has it."""
     out: dict[str, dict[Any, Any]] = {kind: {} for kind in ("counters", "gauges", "weights", "latencies", "exemplars")}
-    for row in window.rows.iter_rows(named=True):
+    for row in window.rows.frame().iter_rows(named=True):
         metric = METRICS[MetricId(row["metric"])]
         labels = tuple((name.encode(), value.encode()) for name, value in decode_labels(row["labels"]))
         series = Series(row["tenant"], metric.name, labels)

@@ -178,7 +178,7 @@ def test_what_a_tenant_without_service_graphs_left_is_forgotten() -> None:
     fold = new_fold(settings(), checkpoint=closing.checkpoint)
     (window,) = fold.close_all()
 
-    assert window.rows.is_empty()
+    assert not len(window.rows)
     assert not any(window.ledger.values())
 
 

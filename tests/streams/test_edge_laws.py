@@ -143,6 +143,6 @@ def digest(fold: PartitionFold, log: list[Record], chunks: list[int]) -> list[tu
         closed += [window for closing in fed.closings for window in closing.windows]
         at += chunk
     return [
-        (window.end_ms, window.previous_end_ms, window.rows.rows(), window.layouts, window.ledger)
+        (window.end_ms, window.previous_end_ms, window.rows.frame().rows(), window.layouts, window.ledger)
         for window in [*closed, *fold.close_all()]
     ]

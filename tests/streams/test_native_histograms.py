@@ -82,7 +82,7 @@ class Written:
             [[value]] = encode_window(window, 0, 1, 1)
             batch = decode_batch(value)
             layouts = [UsedLayout(0, layout) for layout in batch.layouts]
-            rows = batch.rows.select(DeltaRow._fields).iter_rows()
+            rows = batch.rows.frame().select(DeltaRow._fields).iter_rows()
             for (labels, metric), group in groupby(map(DeltaRow._make, rows), lambda row: (row.labels, row.metric)):
                 self.update(labels, metric, list(group), layouts)
         samples = Samples([], [], [])

@@ -438,4 +438,4 @@ def test_inst6_sub_processors_choose_metrics(part: str) -> None:
 def test_edges_find_their_owner_by_the_final_server_label() -> None:
     (window,) = windows(graphs(), records((0, [client(), server()])))
 
-    assert window.rows["route"].unique().to_list() == [b"svc-b"]
+    assert window.rows.frame()["route"].unique().to_list() == [b"svc-b"]

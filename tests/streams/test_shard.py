@@ -155,7 +155,7 @@ def test_parts_of_different_contents_don_t_mix():
 
 def test_parts_that_are_not_what_their_digest_says_are_malformed():
     parts = large(T1, None)
-    changed = replace(parts[0], rows=parts[0].rows.head(1))
+    changed = replace(parts[0], rows=parts[0].rows.slice(0, 1))
     log = Log()
     log.feed(*parts[1:])
     with pytest.raises(Malformed, match="digest"):
