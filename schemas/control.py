@@ -49,7 +49,26 @@ class Waiver:
     end_ms: int
 
 
-Control = Tick | ConfigChange | Waiver
+@dataclass(frozen=True, slots=True)
+class AcceptGap:
+    """In `[deltas]`, by an operator: batches of `partition` are lost, its chain goes on without them.
+
+    `after_end_ms` is the window of the last batch before the gap, None if none was delivered: the record concerns this
+    gap and no other.
+    """
+
+    partition: int
+    after_end_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SkipRecord:
+    """In `[deltas]`, by an operator: the record at `offset`, which can't be read, is passed over."""
+
+    offset: int
+
+
+Control = Tick | ConfigChange | Waiver | AcceptGap | SkipRecord
 
 
 def encode_control(control: Control) -> bytes:
@@ -70,6 +89,14 @@ def encode_control(control: Control) -> bytes:
             message.waiver.SetInParent()
             message.waiver.partition = partition
             message.waiver.end_ms = end_ms
+        case AcceptGap(partition, after_end_ms):
+            message.accept_gap.SetInParent()
+            message.accept_gap.partition = partition
+            if after_end_ms is not None:
+                message.accept_gap.after_end_ms = after_end_ms
+        case SkipRecord(offset):
+            message.skip_record.SetInParent()
+            message.skip_record.offset = offset
     return message.SerializeToString(deterministic=True)
 
 
@@ -88,6 +115,10 @@ def decode_control(value: bytes) -> Control:
             return _config_change(message.config_change)
         case "waiver":
             return Waiver(_partition(message.waiver.partition), _time(message.waiver.end_ms))
+        case "accept_gap":
+            return _accept_gap(message.accept_gap)
+        case "skip_record":
+            return SkipRecord(_offset(message.skip_record.offset))
         case _:
             raise Malformed(Reason.FIELD, "a control record without a known control")
 
@@ -102,10 +133,21 @@ def _config_change(change: pb.ConfigChange) -> ConfigChange:
     )
 
 
+def _accept_gap(accepted: pb.AcceptGap) -> AcceptGap:
+    after_end_ms = _time(accepted.after_end_ms) if accepted.HasField("after_end_ms") else None
+    return AcceptGap(_partition(accepted.partition), after_end_ms)
+
+
 def _time(end_ms: int) -> int:
     if end_ms < 0:
         raise Malformed(Reason.FIELD, f"a window that ends at {end_ms} ms")
     return end_ms
+
+
+def _offset(offset: int) -> int:
+    if offset < 0:
+        raise Malformed(Reason.FIELD, f"an offset {offset}")
+    return offset
 
 
 def _partition(number: int) -> int:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15schemas/control.proto\x12\x13spanmill.control.v1\"\xc8\x01\n\rControlRecord\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12)\n\x04tick\x18\x02 \x01(\x0b\x32\x19.spanmill.control.v1.TickH\x00\x12:\n\rconfig_change\x18\x03 \x01(\x0b\x32!.spanmill.control.v1.ConfigChangeH\x00\x12-\n\x06waiver\x18\x04 \x01(\x0b\x32\x1b.spanmill.control.v1.WaiverH\x00\x42\t\n\x07\x63ontrol\"\x16\n\x04Tick\x12\x0e\n\x06\x65nd_ms\x18\x01 \x01(\x03\"o\n\x0c\x43onfigChange\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rom_end_ms\x18\x02 \x01(\x03\x12\r\n\x05rules\x18\x03 \x01(\x0c\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x18\n\x10spans_partitions\x18\x05 \x01(\r\"+\n\x06Waiver\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15schemas/control.proto\x12\x13spanmill.control.v1\"\xb6\x02\n\rControlRecord\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12)\n\x04tick\x18\x02 \x01(\x0b\x32\x19.spanmill.control.v1.TickH\x00\x12:\n\rconfig_change\x18\x03 \x01(\x0b\x32!.spanmill.control.v1.ConfigChangeH\x00\x12-\n\x06waiver\x18\x04 \x01(\x0b\x32\x1b.spanmill.control.v1.WaiverH\x00\x12\x34\n\naccept_gap\x18\x05 \x01(\x0b\x32\x1e.spanmill.control.v1.AcceptGapH\x00\x12\x36\n\x0bskip_record\x18\x06 \x01(\x0b\x32\x1f.spanmill.control.v1.SkipRecordH\x00\x42\t\n\x07\x63ontrol\"\x16\n\x04Tick\x12\x0e\n\x06\x65nd_ms\x18\x01 \x01(\x03\"o\n\x0c\x43onfigChange\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rom_end_ms\x18\x02 \x01(\x03\x12\r\n\x05rules\x18\x03 \x01(\x0c\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x18\n\x10spans_partitions\x18\x05 \x01(\r\"J\n\tAcceptGap\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x19\n\x0c\x61\x66ter_end_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_after_end_ms\"\x1c\n\nSkipRecord\x12\x0e\n\x06offset\x18\x01 \x01(\x03\"+\n\x06Waiver\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'schemas.control_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONTROLRECORD']._serialized_start=47
-  _globals['_CONTROLRECORD']._serialized_end=247
-  _globals['_TICK']._serialized_start=249
-  _globals['_TICK']._serialized_end=271
-  _globals['_CONFIGCHANGE']._serialized_start=273
-  _globals['_CONFIGCHANGE']._serialized_end=384
-  _globals['_WAIVER']._serialized_start=386
-  _globals['_WAIVER']._serialized_end=429
+  _globals['_CONTROLRECORD']._serialized_end=357
+  _globals['_TICK']._serialized_start=359
+  _globals['_TICK']._serialized_end=381
+  _globals['_CONFIGCHANGE']._serialized_start=383
+  _globals['_CONFIGCHANGE']._serialized_end=494
+  _globals['_ACCEPTGAP']._serialized_start=496
+  _globals['_ACCEPTGAP']._serialized_end=570
+  _globals['_SKIPRECORD']._serialized_start=572
+  _globals['_SKIPRECORD']._serialized_end=600
+  _globals['_WAIVER']._serialized_start=602
+  _globals['_WAIVER']._serialized_end=645
 # @@protoc_insertion_point(module_scope)

@@ -63,7 +63,7 @@ def encode_window(window: Window, partition: int, partitions: int, shards: int) 
         )
         for shard in range(shards)
     )
-    return [list(_encoded_parts(whole)) for whole in wholes]
+    return [list(encode_batch(whole)) for whole in wholes]
 
 
 def decode_batch(value: bytes) -> Batch:
@@ -184,8 +184,11 @@ def _own_layouts(rows: DeltaRows, layouts: tuple[Layout, ...]) -> tuple[DeltaRow
     return rows.with_layouts(np.array([places.get(layout, 0) for layout in layouts], np.uint16)), own
 
 
-def _encoded_parts(whole: Batch) -> Iterator[bytes]:
-    """The whole with its digest, cut where `PART_LIMIT_BYTES` are reached: ledger entries first, then rows."""
+def encode_batch(whole: Batch) -> Iterator[bytes]:
+    """The parts of a whole, in their order, at least one, with its digest; `join_parts` makes it of them again.
+
+    Cut where `PART_LIMIT_BYTES` are reached: ledger entries first, then rows.
+    """
     content = columns(whole.rows)
     whole = replace(whole, digest=_digest(whole, content))
     entries = list(whole.ledger.items())

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import control_pb2 as pb
-from schemas.control import ConfigChange, Control, Tick, Waiver, decode_control, encode_control
+from schemas.control import AcceptGap, ConfigChange, Control, SkipRecord, Tick, Waiver, decode_control, encode_control
 from schemas.errors import Malformed
 
 TIMES = st.integers(0, 2**63 - 1)
@@ -13,6 +13,8 @@ PARTITIONS = st.integers(0, 2**31 - 1)
 CONTROLS = (
     st.builds(Tick, TIMES)
     | st.builds(Waiver, PARTITIONS, TIMES)
+    | st.builds(AcceptGap, PARTITIONS, TIMES | st.none())
+    | st.builds(SkipRecord, TIMES)
     | st.builds(ConfigChange, st.integers(0, 2**64 - 1), TIMES, st.binary(), st.text(), PARTITIONS)
 )
 
@@ -28,9 +30,12 @@ def test_what_was_encoded_is_decoded(control: Control):
         (Tick(15_000), "08011203089875"),
         (Tick(0), "08011200"),
         (Waiver(3, 15_000), "080122050803109875"),
+        (AcceptGap(3, 15_000), "08012a050803109875"),
+        (AcceptGap(3, None), "08012a020803"),
+        (SkipRecord(300), "0801320308ac02"),
         (ConfigChange(7, 15_000, b"a: b", "0.1.0", 4), "08011a1408071098751a04613a20622205302e312e302804"),
     ],
-    ids=["tick", "tick at 0", "waiver", "config change"],
+    ids=["tick", "tick at 0", "waiver", "accept gap", "accept gap at the start", "skip record", "config change"],
 )
 def test_the_bytes_on_the_wire_stay_as_they_are(control: Control, wire: str):
     assert encode_control(control) == bytes.fromhex(wire)
