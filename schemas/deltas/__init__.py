@@ -5,7 +5,14 @@ same window always gives the same parts, so a batch that is computed and sent ag
 (partition, end, previous end), and its parts by the digest of the whole.
 """
 
-from schemas.deltas.batches import MAX_BATCH_BYTES, PART_LIMIT_BYTES, decode_batch, encode_batch, encode_window, join_parts
+from schemas.deltas.batches import (
+    MAX_BATCH_BYTES,
+    PART_LIMIT_BYTES,
+    decode_batch,
+    encode_batch,
+    encode_window,
+    join_parts,
+)
 from schemas.deltas.columns import (
     DELTA_SCHEMA,
     NATIVE_LAYOUTS,
