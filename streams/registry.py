@@ -4,9 +4,10 @@ What it writes is a pure function of the completed windows, in their order. Insi
 (tenant, label bytes, metric) decides, so that which series a limit admits depends on no order of arrival.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -26,6 +27,8 @@ from streams.totals import DeltaRow
 
 SettingsOf = Callable[[str], SeriesSettings]
 """The settings of a tenant."""
+
+NONE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,11 @@ class Registry:
         self._stale_markers = stale_markers
         self._tenants: dict[str, TenantRegistry] = {}
 
-    def complete(self, window: MergedWindow) -> tuple[TenantSamples, ...]:
-        """Apply a window that is later than those before: updates and new series, then staleness, then samples."""
+    def complete(self, window: MergedWindow, incidents: Mapping[str, int] = NONE) -> tuple[TenantSamples, ...]:
+        """Apply a window that is later than those before: updates and new series, then staleness, then samples.
+
+        `incidents` of the shard, by ledger counter, concern every tenant.
+        """
         previous_ms, self.end_ms = self.end_ms, window.end_ms
         for name in _tenant_names(window):
             self._tenant(name)
@@ -92,6 +98,7 @@ class Registry:
         self._apply(window)
         for ledger_key, count in window.ledger.items():
             self._tenants[_tenant_of(ledger_key)].ledger.count(ledger_key, count)
+        self._count(incidents)
         return tuple(self._close(name, self._tenants[name], previous_ms) for name in sorted(self._tenants))
 
     def ledger(self) -> Ledger:
@@ -125,6 +132,12 @@ class Registry:
             self._tenant(entry.tenant).ledger.restore(entry)
         for each in limiters:
             self._tenant(each.tenant).limiters.restore(each)
+
+    def _count(self, incidents: Mapping[str, int]) -> None:
+        for counter, count in incidents.items():
+            if count:
+                for tenant in self._tenants.values():
+                    tenant.ledger.count_own(counter, count)
 
     def _apply(self, window: MergedWindow) -> None:
         """Updates and new series, in canonical order."""

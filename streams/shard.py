@@ -5,37 +5,46 @@ source partitions have delivered it, or a later one, or are waived. What comes o
 records. Who computes a part of it again, after a crash, gets the same samples again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple, Self
 
-from schemas.control import ConfigChange, Waiver
-from schemas.deltas import Batch, Ledger, join_parts
+from schemas.control import AcceptGap, ConfigChange, SkipRecord, Waiver
+from schemas.deltas import Batch, Ledger
+from schemas.ledger_counters import CHAIN_GAPS, GAP_WINDOWS, LATE_BATCHES, WINDOWS_INCOMPLETE
 from schemas.rules_in_force import RulesInForce
 from schemas.snapshot import Cut
+from streams.chains import Chains, Gap, Outcome
 from streams.merged_window import merge_batches
 from streams.registry import Registry, SettingsOf, TenantSamples
 from streams.rules_in_force import at_window, decided, heard
 from streams.series import Sample, Series
+from streams.spill import BatchStore, Delivery, Spill
 from streams.tenant_registry import SeriesSettings
 
-__all__ = ["Cut", "Fed", "Outcome", "Sample", "Series", "Shard", "TenantSamples", "WindowSamples"]
+__all__ = [
+    "BatchStore",
+    "Cut",
+    "Fed",
+    "Gap",
+    "Outcome",
+    "Sample",
+    "Series",
+    "Shard",
+    "TenantSamples",
+    "Unreadable",
+    "WindowSamples",
+]
 
 
-class Outcome(StrEnum):
-    """What became of a record."""
+class Unreadable(NamedTuple):
+    """What stands for a record that can't be read."""
 
-    APPLIED = "applied"
-    """It is part of its window, or of the one then open if its own was completed without it."""
-    DUPLICATE = "duplicate"
-    """It was delivered before."""
-    PART = "part"
-    """Other parts of its batch are missing still."""
-    GAP = "gap"
-    """It doesn't follow what was delivered last: not applied, the missing batch has to be delivered first."""
-    ADOPTED = "adopted"
-    """It was applied though it doesn't follow: the log begins above what it follows, which is lost."""
+    reason: str
+
+
+Item = Batch | Waiver | ConfigChange | AcceptGap | SkipRecord | Unreadable
+"""What a record of `[deltas]` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ class WindowSamples:
     tenants: tuple[TenantSamples, ...]
     late_batches: int
     """Batches of earlier windows, delivered after those were completed by a waiver: those were incomplete."""
+    incomplete: bool = False
+    """Whether it was completed by a waiver, before all source partitions had delivered it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +69,6 @@ class Fed:
     windows: tuple[WindowSamples, ...] = ()
 
 
-class _Delivery(NamedTuple):
-    """A whole batch that waits for its window, and the offset of its first part."""
-
-    offset: int
-    batch: Batch
-
-
-class _PartsKey(NamedTuple):
-    partition: int
-    end_ms: int
-    digest: bytes
-
-
 class Shard:
     """The state of one partition of `[deltas]` after some record.
 
@@ -78,7 +76,7 @@ class Shard:
     at its end. They may be `provisional`, of a process that doesn't know the log's: then the first record holds for all
     windows that aren't complete. Without any `settings_of` decides, and such records are passed over. `interval_ms` (of
     windows) must be the same for whoever computes the same samples. `stale_markers`: give a last sample of each series
-    that ends.
+    that ends. Batches of windows far ahead of the open one are put away in the `store`, if there is one.
     """
 
     def __init__(
@@ -90,6 +88,7 @@ class Shard:
         *,
         provisional: bool = False,
         stale_markers: bool = False,
+        store: BatchStore | None = None,
     ) -> None:
         self.index = index
         self.next_offset = 0
@@ -98,12 +97,11 @@ class Shard:
         self._given, self._rules, self._provisional = settings_of, rules, provisional
         self._registry = Registry(index, self._settings_of, interval_ms, stale_markers=stale_markers)
         self._partitions = 0
-        self._delivered: dict[int, int] = {}
         self._applied: dict[int, int] = {}
         self._waived: dict[int, int] = {}
-        self._adopted_after: dict[int, int] | None = None
-        self._waiting: dict[int, list[_Delivery]] = {}
-        self._parts: dict[_PartsKey, dict[int, _Delivery]] = {}
+        self._waiting: dict[int, list[Delivery]] = {}
+        self._spill = Spill(store, interval_ms, self._open_ms)
+        self._chains = Chains(interval_ms, self._spill)
 
     @classmethod
     def restore(
@@ -114,17 +112,18 @@ class Shard:
         rules: RulesInForce | None = None,
         *,
         stale_markers: bool = False,
+        store: BatchStore | None = None,
     ) -> Self:
         """The shard as of a cut. Fed from `cut.next_offset` on it completes the windows after the cut identically.
 
         `rules` are for a cut without any.
         """
-        shard = cls(cut.shard, settings_of, interval_ms, cut.rules or rules, stale_markers=stale_markers)
+        known = cut.rules or rules
+        shard = cls(cut.shard, settings_of, interval_ms, known, stale_markers=stale_markers, store=store)
         shard.next_offset = cut.next_offset
         shard._partitions = cut.partitions
-        shard._delivered, shard._applied = dict(cut.applied), dict(cut.applied)
-        shard._waived = dict(cut.waived)
-        shard._adopted_after = None if cut.adopted_after is None else dict(cut.adopted_after)
+        shard._applied, shard._waived = dict(cut.applied), dict(cut.waived)
+        shard._chains = Chains(interval_ms, shard._spill, cut.applied, cut.adopted_after)
         shard._registry.restore(cut.end_ms, cut.series, cut.ledger, cut.limiters)
         return shard
 
@@ -148,40 +147,85 @@ class Shard:
         """What the ledger's counters amount to in completed windows."""
         return self._registry.ledger()
 
-    def feed(self, offset: int, item: Batch | Waiver | ConfigChange) -> Fed:
-        """Take the record at `offset`; offsets ascend.
+    @property
+    def gaps(self) -> list[Gap]:
+        """Where chains don't go on: what follows there is held until the missing batch comes, or a gap is accepted."""
+        return self._chains.gaps()
 
-        Raises Malformed if parts aren't what their digest says, or for rules that can't be read: those change nothing.
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """The records that can't be read and weren't skipped, by their offsets, with the reason."""
+        return dict(self._chains.unreadable)
+
+    @property
+    def store_full(self) -> bool:
+        """Whether the store didn't take what was to be put away: nothing should be fed until `spill_again`."""
+        return self._spill.full
+
+    def feed(self, offset: int, item: Item) -> Fed:
+        """Take the record at `offset`, and complete all windows that it allows; see `take`."""
+        return Fed(self.take(offset, item), tuple(self.completed()))
+
+    def take(self, offset: int, item: Item) -> Outcome:
+        """Take the record at `offset`; offsets ascend. The windows that it allows must be `completed` before the next.
+
+        Raises Malformed for rules that can't be read: those change nothing.
         """
         self.next_offset = offset + 1
-        if isinstance(item, ConfigChange):
-            return Fed(self._hear(item))
-        outcome = self._waive(item) if isinstance(item, Waiver) else self._deliver(offset, item)
-        if outcome in {Outcome.APPLIED, Outcome.ADOPTED}:
-            return Fed(outcome, tuple(self._complete(self._frontier_ms())))
-        return Fed(outcome)
+        match item:
+            case Batch():
+                self._partitions = max(self._partitions, item.partitions)
+                outcome, delivery = self._chains.deliver(offset, item)
+                if delivery is not None:
+                    self._wait(delivery)
+                return outcome
+            case Waiver():
+                return self._waive(item)
+            case ConfigChange():
+                return self._hear(item)
+            case AcceptGap():
+                return self._accept_gap(item)
+            case SkipRecord():
+                return Outcome.APPLIED if self._chains.skip(item) else Outcome.DUPLICATE
+            case Unreadable(reason):
+                return self._chains.refuse(offset, reason)
+
+    def completed(self) -> Iterator[WindowSamples]:
+        """Complete the windows that are due, each when it is asked for: many may be, and each is large."""
+        frontier_ms = self._frontier_ms()
+        while (end_ms := self.waiting_ms) is not None and end_ms <= frontier_ms:
+            yield self._complete(end_ms)
 
     def finish(self) -> list[WindowSamples]:
         """The input is bounded and at its end: complete everything that waits."""
-        return self._complete(max(self._waiting, default=0))
+        return [self._complete(end_ms) for end_ms in sorted(self._waiting)]
 
-    def missing(self) -> list[int]:
-        """The source partitions for which the oldest waiting window waits."""
-        end_ms = self.waiting_ms
+    def missing(self, end_ms: int | None = None) -> list[int]:
+        """The source partitions for which a window waits, by default the oldest one that does."""
+        end_ms = self.waiting_ms if end_ms is None else end_ms
         return [] if end_ms is None else [p for p in range(self._partitions) if self._reached_ms(p) < end_ms]
 
     def low(self, position: int) -> int:
         """Where one who stands at `position` must start to see all that completed windows don't contain."""
         waiting = [delivery.offset for deliveries in self._waiting.values() for delivery in deliveries]
-        parts = [delivery.offset for parts in self._parts.values() for delivery in parts.values()]
-        return min([*waiting, *parts, position])
+        return min([*waiting, *self._chains.offsets(), position])
 
     def adopt(self) -> None:
         """The log begins above `next_offset`, so what is in between is lost: take each chain as it goes on.
 
         Of every source partition the first batch that doesn't follow is adopted, if nothing was delivered meanwhile.
         """
-        self._adopted_after = dict(self._delivered)
+        self._chains.adopt()
+
+    def spill_again(self) -> bool:
+        """Put away what the store didn't take; False if it still doesn't."""
+        self._spill.full = False
+        for deliveries in self._waiting.values():
+            for i, delivery in enumerate(deliveries):
+                deliveries[i] = self._spill.out(delivery)
+                if self._spill.full:
+                    return False
+        return self._chains.spill_held()
 
     def snapshot(self) -> Cut | None:
         """All state at the last completed window, None before the first; a copy of references, done in no time."""
@@ -194,7 +238,7 @@ class Shard:
             partitions=self._partitions,
             applied=dict(self._applied),
             waived=dict(self._waived),
-            adopted_after=None if self._adopted_after is None else dict(self._adopted_after),
+            adopted_after=None if self._chains.adopted_after is None else dict(self._chains.adopted_after),
             series=self._registry.totals(),
             ledger=self._registry.ledger_totals(),
             rules=self._rules,
@@ -222,65 +266,47 @@ class Shard:
         self._waived[waiver.partition] = waiver.end_ms
         return Outcome.APPLIED
 
-    def _deliver(self, offset: int, batch: Batch) -> Outcome:
-        self._partitions = max(self._partitions, batch.partitions)
-        last_ms = self._delivered.get(batch.partition)
-        if last_ms is not None and batch.end_ms <= last_ms:
-            return Outcome.DUPLICATE
-        follows = batch.previous_end_ms == last_ms
-        if not follows and not self._adopts(batch.partition):
-            return Outcome.GAP
-        whole = self._collect_parts(offset, batch)
-        if isinstance(whole, Outcome):
-            return whole
-        self._accept(whole)
-        return Outcome.APPLIED if follows else Outcome.ADOPTED
+    def _accept_gap(self, accepted: AcceptGap) -> Outcome:
+        deliveries = self._chains.accept_gap(accepted)
+        for delivery in deliveries:
+            self._wait(delivery)
+        return Outcome.ADOPTED if deliveries else Outcome.DUPLICATE
 
-    def _adopts(self, partition: int) -> bool:
-        after = self._adopted_after
-        return after is not None and self._delivered.get(partition) == after.get(partition)
+    def _wait(self, delivery: Delivery) -> None:
+        """Put a batch, the next of its chain, into its window, or into the open one if its own is complete."""
+        end_ms = delivery.batch.end_ms
+        if self.end_ms is not None:
+            end_ms = max(end_ms, self.end_ms + self._interval_ms)
+        self._waiting.setdefault(end_ms, []).append(self._spill.out(delivery))
 
-    def _collect_parts(self, offset: int, part: Batch) -> _Delivery | Outcome:
-        """The whole batch if this part completes it. Parts of one digest are one set, whoever sent them."""
-        key = _PartsKey(part.partition, part.end_ms, part.digest)
-        parts = self._parts.setdefault(key, {})
-        if part.part in parts:
-            return Outcome.DUPLICATE
-        parts[part.part] = _Delivery(offset, part)
-        if len(parts) < part.parts:
-            return Outcome.PART
-        del self._parts[key]
-        first = min(delivery.offset for delivery in parts.values())
-        return _Delivery(first, join_parts([delivery.batch for delivery in parts.values()]))
-
-    def _accept(self, delivery: _Delivery) -> None:
-        """Put a whole batch, the next of its chain, into its window, or into the open one if its own is complete."""
-        batch = delivery.batch
-        self._delivered[batch.partition] = batch.end_ms
-        self._parts = {
-            key: parts
-            for key, parts in self._parts.items()
-            if key.partition != batch.partition or key.end_ms > batch.end_ms
-        }
-        open_ms = batch.end_ms if self.end_ms is None else max(batch.end_ms, self.end_ms + self._interval_ms)
-        self._waiting.setdefault(open_ms, []).append(delivery)
+    def _open_ms(self) -> int | None:
+        return min([*self._waiting, *self._chains.held_ends()], default=self.end_ms)
 
     def _reached_ms(self, partition: int) -> int:
-        return max(self._delivered.get(partition, -1), self._waived.get(partition, -1))
+        return max(self._chains.delivered.get(partition, -1), self._waived.get(partition, -1))
+
+    def _lacks(self, partition: int, end_ms: int) -> bool:
+        """Whether a window doesn't wait for a partition that hasn't delivered it."""
+        return self._chains.delivered.get(partition, -1) < end_ms <= self._waived.get(partition, -1)
 
     def _frontier_ms(self) -> int:
         """Windows up to here are complete."""
         return min(map(self._reached_ms, range(self._partitions)), default=-1)
 
-    def _complete(self, frontier_ms: int) -> list[WindowSamples]:
-        ends = sorted(end_ms for end_ms in self._waiting if end_ms <= frontier_ms)
-        return [self._window(end_ms, [d.batch for d in self._waiting.pop(end_ms)]) for end_ms in ends]
-
-    def _window(self, end_ms: int, batches: Sequence[Batch]) -> WindowSamples:
+    def _complete(self, end_ms: int) -> WindowSamples:
+        deliveries = self._waiting.pop(end_ms)
+        batches = [self._spill.back(delivery) for delivery in deliveries]
         for batch in batches:
             self._applied[batch.partition] = batch.end_ms
         if self._rules is not None:
             self._rules = at_window(self._rules, end_ms)
-        tenants = self._registry.complete(merge_batches(end_ms, batches))
         late = sum(batch.end_ms < end_ms for batch in batches)
-        return WindowSamples(self.index, end_ms - self._interval_ms, end_ms, tenants, late)
+        incomplete = any(self._lacks(p, end_ms) for p in range(self._partitions))
+        incidents = {
+            LATE_BATCHES: late,
+            WINDOWS_INCOMPLETE: int(incomplete),
+            CHAIN_GAPS: sum(delivery.adopted for delivery in deliveries),
+            GAP_WINDOWS: sum(delivery.lost_windows for delivery in deliveries),
+        }
+        tenants = self._registry.complete(merge_batches(end_ms, batches), incidents)
+        return WindowSamples(self.index, end_ms - self._interval_ms, end_ms, tenants, late, incomplete)
