@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 
 import cramjam
-import polars as pl
+import numpy as np
 import pyarrow as pa
 from google.protobuf.message import DecodeError
 
@@ -19,28 +19,28 @@ from schemas.rules_in_force import RulesInForce, decode_rules, encode_rules
 
 FORMAT_VERSION = 1
 
-HALF_EDGE_SCHEMA = pl.Schema(
+HALF_EDGE_SCHEMA = pa.schema(
     {
-        "tenant": pl.String(),
-        "trace_id": pl.Binary(),
-        "span_id": pl.Binary(),
-        "kind": pl.Int32(),
-        "connection": pl.UInt8(),
-        "failed": pl.Boolean(),
-        "traced": pl.Boolean(),
-        "client": pl.Binary(),
-        "server": pl.Binary(),
-        "peer": pl.Binary(),
-        "client_ns": pl.Int64(),
-        "server_ns": pl.Int64(),
-        "client_end_ns": pl.UInt64(),
-        "server_start_ns": pl.UInt64(),
-        "weight": pl.UInt64(),
-        "arrival_ms": pl.Int64(),
-        "seen_ms": pl.Int64(),
-        "seen_offset": pl.Int64(),
-        "seen_index": pl.Int32(),
-        "dimensions": pl.List(pl.Binary()),
+        "tenant": pa.large_string(),
+        "trace_id": pa.large_binary(),
+        "span_id": pa.large_binary(),
+        "kind": pa.int32(),
+        "connection": pa.uint8(),
+        "failed": pa.bool_(),
+        "traced": pa.bool_(),
+        "client": pa.large_binary(),
+        "server": pa.large_binary(),
+        "peer": pa.large_binary(),
+        "client_ns": pa.int64(),
+        "server_ns": pa.int64(),
+        "client_end_ns": pa.uint64(),
+        "server_start_ns": pa.uint64(),
+        "weight": pa.uint64(),
+        "arrival_ms": pa.int64(),
+        "seen_ms": pa.int64(),
+        "seen_offset": pa.int64(),
+        "seen_index": pa.int32(),
+        "dimensions": pa.large_list(pa.large_binary()),
     }
 )
 """Half-edges, one a row: tenants sorted, a tenant's in the order in which they were made.
@@ -51,13 +51,13 @@ time of the first span, from which the wait counts. `weight` is in 2^-32. `dimen
 those that aren't empty. Nothing is null.
 """
 
-DROPPED_SIDE_SCHEMA = pl.Schema(
+DROPPED_SIDE_SCHEMA = pa.schema(
     {
-        "tenant": pl.String(),
-        "is_server": pl.Boolean(),
-        "trace_id": pl.Binary(),
-        "span_id": pl.Binary(),
-        "dropped_ms": pl.Int64(),
+        "tenant": pa.large_string(),
+        "is_server": pa.bool_(),
+        "trace_id": pa.large_binary(),
+        "span_id": pa.large_binary(),
+        "dropped_ms": pa.int64(),
     }
 )
 """Sides of edges that filters rejected, one a row: tenants sorted, of each the clients' first, then by age.
@@ -66,10 +66,14 @@ DROPPED_SIDE_SCHEMA = pl.Schema(
 Nothing is null.
 """
 
+NO_HALF_EDGES = pa.RecordBatch.from_pylist([], HALF_EDGE_SCHEMA)
+NO_DROPPED_SIDES = pa.RecordBatch.from_pylist([], DROPPED_SIDE_SCHEMA)
+
 MAX_UNPACKED_BYTES = 1 << 30
 """What rows unpack to at most; the limit of half-edges keeps it well below."""
 
 _ZSTD_LEVEL = 1
+_WRITE_OPTIONS = pa.ipc.IpcWriteOptions(use_threads=False)
 _CHECKSUM_BYTES = 8
 
 
@@ -88,8 +92,8 @@ class Checkpoint:
     stream_time_ms: int | None = None
     previous_end_ms: int | None = None
     revision: int = 0
-    half_edges: pl.DataFrame = field(default_factory=HALF_EDGE_SCHEMA.to_frame)
-    dropped_sides: pl.DataFrame = field(default_factory=DROPPED_SIDE_SCHEMA.to_frame)
+    half_edges: pa.RecordBatch = field(default_factory=lambda: NO_HALF_EDGES)
+    dropped_sides: pa.RecordBatch = field(default_factory=lambda: NO_DROPPED_SIDES)
     rules: RulesInForce | None = None
 
     @classmethod
@@ -113,14 +117,14 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
         revision=checkpoint.revision,
         rules=b"" if checkpoint.rules is None else encode_rules(checkpoint.rules),
     )
-    if not checkpoint.half_edges.is_empty():
-        pack_half_edges(message, checkpoint.half_edges.select(HALF_EDGE_SCHEMA.names()))
-    if not checkpoint.dropped_sides.is_empty():
-        message.dropped_sides.CopyFrom(_packed(checkpoint.dropped_sides.select(DROPPED_SIDE_SCHEMA.names())))
+    if checkpoint.half_edges.num_rows:
+        pack_half_edges(message, checkpoint.half_edges)
+    if checkpoint.dropped_sides.num_rows:
+        message.dropped_sides.CopyFrom(_packed(checkpoint.dropped_sides))
     return message.SerializeToString(deterministic=True)
 
 
-def pack_half_edges(message: pb.CheckpointRecord, rows: pl.DataFrame) -> None:
+def pack_half_edges(message: pb.CheckpointRecord, rows: pa.RecordBatch) -> None:
     """Set the fields of a message that hold half-edges; the columns aren't checked."""
     packed = _packed(rows)
     message.half_edges, message.half_edges_size = packed.rows, packed.size
@@ -149,41 +153,31 @@ def decode_checkpoint(value: bytes) -> Checkpoint:
     )
 
 
-def _half_edges(message: pb.CheckpointRecord) -> pl.DataFrame:
+def _half_edges(message: pb.CheckpointRecord) -> pa.RecordBatch:
     if not message.half_edges:
-        return HALF_EDGE_SCHEMA.to_frame()
+        return NO_HALF_EDGES
     packed = pb.PackedRows(rows=message.half_edges, size=message.half_edges_size, checksum=message.half_edges_checksum)
     rows = _unpacked(packed, HALF_EDGE_SCHEMA)
-    nulls = rows.null_count().sum_horizontal().item() + rows["dimensions"].explode(empty_as_null=False).null_count()
-    if nulls or (rows["dimensions"].list.len() % 2 == 1).any():
+    dimensions = rows.column("dimensions")
+    if dimensions.flatten().null_count or (np.diff(dimensions.offsets.to_numpy()) % 2 != 0).any():
         raise Malformed(Reason.ROWS, "half-edges that aren't whole")
     return rows
 
 
-def _dropped_sides(packed: pb.PackedRows) -> pl.DataFrame:
-    if not packed.rows:
-        return DROPPED_SIDE_SCHEMA.to_frame()
-    rows = _unpacked(packed, DROPPED_SIDE_SCHEMA)
-    if rows.null_count().sum_horizontal().item():
-        raise Malformed(Reason.ROWS, "dropped sides that aren't whole")
-    return rows
+def _dropped_sides(packed: pb.PackedRows) -> pa.RecordBatch:
+    return _unpacked(packed, DROPPED_SIDE_SCHEMA) if packed.rows else NO_DROPPED_SIDES
 
 
-def _packed(rows: pl.DataFrame) -> pb.PackedRows:
-    plain = _arrow_stream(rows)
+def _packed(rows: pa.RecordBatch) -> pb.PackedRows:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema, options=_WRITE_OPTIONS) as writer:
+        writer.write_batch(rows)
+    plain = sink.getvalue()
     packed = bytes(cramjam.zstd.compress(plain, level=_ZSTD_LEVEL))
     return pb.PackedRows(rows=packed, size=plain.size, checksum=_checksum(packed))
 
 
-def _arrow_stream(rows: pl.DataFrame) -> pa.Buffer:
-    table = rows.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(use_threads=False)) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def _unpacked(packed: pb.PackedRows, schema: pl.Schema) -> pl.DataFrame:
+def _unpacked(packed: pb.PackedRows, schema: pa.Schema) -> pa.RecordBatch:
     if packed.checksum != _checksum(packed.rows):
         raise Malformed(Reason.CHECKSUM, "the rows aren't what their checksum says")
     if not 0 < packed.size <= MAX_UNPACKED_BYTES:
@@ -197,14 +191,18 @@ def _unpacked(packed: pb.PackedRows, schema: pl.Schema) -> pl.DataFrame:
         raise Malformed(Reason.COMPRESSION, f"{unpacked} bytes instead of {packed.size}")
     try:
         with pa.ipc.open_stream(pa.py_buffer(plain)) as reader:
-            table = reader.read_all()
-        table.validate(full=True)
-        rows = pl.DataFrame(pl.from_arrow(table))
-    except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
+            batches = list(reader) if reader.schema.equals(schema) else None
+        for batch in batches or ():
+            batch.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
         raise Malformed(Reason.SCHEMA, f"not an Arrow stream: {error}") from error
-    if rows.schema != schema:
-        raise Malformed(Reason.SCHEMA, f"other columns than {', '.join(schema)}")
-    return rows
+    if batches is None:
+        raise Malformed(Reason.SCHEMA, f"other columns than {', '.join(schema.names)}")
+    if len(batches) != 1:
+        raise Malformed(Reason.SCHEMA, f"{len(batches)} record batches")
+    if any(column.null_count for column in batches[0].columns):
+        raise Malformed(Reason.ROWS, "nulls")
+    return batches[0]
 
 
 def _checksum(body: bytes) -> bytes:

@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
-from schemas.checkpoint import DROPPED_SIDE_SCHEMA, HALF_EDGE_SCHEMA
+from schemas.checkpoint import DROPPED_SIDE_SCHEMA, HALF_EDGE_SCHEMA, NO_DROPPED_SIDES, NO_HALF_EDGES
 from streams.dropped_sides import SIDES, note
 from streams.half_edges import (
     HALF,
@@ -28,108 +27,120 @@ from streams.service_graphs_plan import edge_slots
 
 _TEXTS = ("client", "server", "peer")
 _FLAGS = ("failed", "traced")
-_COPIED = tuple(name for name in HALF_EDGE_SCHEMA if name in (HALF.names or ()) and name not in {"tenant", *_TEXTS})
+_COPIED = tuple(
+    name for name in HALF_EDGE_SCHEMA.names if name in (HALF.names or ()) and name not in {"tenant", *_TEXTS}
+)
+
+_NO_TEXTS = pa.array([], pa.large_binary())
+
+_LEAST, _LEAST_KEY_BYTES = 64, 1 << 12
+"""Half-edges, and bytes of keys, for which there is room at least."""
+_FEW = 100
 
 Numbers = npt.NDArray[np.int32]
 
 
-def half_edge_table(half_edges: HalfEdges, plan: Plan, interner: Interner) -> pl.DataFrame:
+def half_edge_table(half_edges: HalfEdges, plan: Plan, interner: Interner) -> pa.RecordBatch:
     """The half-edges that wait, as `HALF_EDGE_SCHEMA` says."""
     if not half_count(half_edges):
-        return HALF_EDGE_SCHEMA.to_frame()
+        return NO_HALF_EDGES
     order = sorted(range(len(plan.tenants)), key=lambda number: plan.tenants[number])
     rows = np.concatenate([queued_rows(half_edges, number) for number in order])
     halves = half_edges.rows[rows]
     trace_start, trace_bytes = halves["key_start"], halves["trace_bytes"]
     columns = {
-        "tenant": pl.Series([plan.tenants[number] for number in halves["tenant"].tolist()], dtype=pl.String()),
+        "tenant": pa.array([plan.tenants[number] for number in halves["tenant"].tolist()], pa.large_string()),
         "trace_id": _binary(half_edges.keys, trace_start, trace_bytes),
         "span_id": _binary(half_edges.keys, trace_start + trace_bytes, halves["span_bytes"]),
-        **{name: pl.Series(np.ascontiguousarray(halves[name])) for name in _COPIED if name not in _FLAGS},
-        **{name: pl.Series(halves[name] != 0) for name in _FLAGS},
-        **{name: pl.Series(_texts(interner, halves[name]), dtype=pl.Binary()) for name in _TEXTS},
+        **{name: pa.array(np.ascontiguousarray(halves[name])) for name in _COPIED if name not in _FLAGS},
+        **{name: pa.array(halves[name] != 0) for name in _FLAGS},
+        **{name: _texts(interner, halves[name]) for name in _TEXTS},
         "dimensions": _dimensions(plan, interner, halves["tenant"], half_edges.values[rows]),
     }
-    return pl.DataFrame([columns[name].alias(name) for name in HALF_EDGE_SCHEMA])
+    return pa.RecordBatch.from_arrays([columns[name] for name in HALF_EDGE_SCHEMA.names], schema=HALF_EDGE_SCHEMA)
 
 
-def restored_half_edges(table: pl.DataFrame, plan: Plan, interner: Interner) -> HalfEdges:
+def restored_half_edges(table: pa.RecordBatch, plan: Plan, interner: Interner) -> HalfEdges:
     """The half-edges of a table; the plan includes its tenants.
 
     A dimension that a tenant's edges have no longer is left out, and so are the half-edges of a tenant that has no
     service graphs any more (Tempo SG-32).
     """
-    table = _of_active(table, plan)
     slots = max(int(plan.service_graphs.slot_counts.max(initial=0)), 1)
-    trace_ids, trace_start, trace_bytes = _buffers(_array(table["trace_id"]))
-    span_ids, span_start, span_bytes = _buffers(_array(table["span_id"]))
-    halves = np.zeros(len(table), HALF)
-    halves["tenant"] = [plan.numbers[tenant] for tenant in table["tenant"].to_list()]
+    tenants = max(len(plan.tenants), 1)
+    table, numbers = _of_active(table, plan)
+    if not len(numbers):
+        return new_half_edges(_LEAST, slots, tenants, _LEAST_KEY_BYTES)
+    trace_ids, trace_start, trace_bytes = _buffers(table.column("trace_id"))
+    span_ids, span_start, span_bytes = _buffers(table.column("span_id"))
+    halves = np.zeros(len(numbers), HALF)
+    halves["tenant"] = numbers
     halves["trace_bytes"], halves["span_bytes"] = trace_bytes, span_bytes
     for name in _COPIED:
-        halves[name] = table[name].to_numpy()
+        halves[name] = table.column(name).to_numpy(zero_copy_only=False)
     for name in _TEXTS:
-        halves[name] = _numbers(interner, _array(table[name]))
-    values = _slot_values(plan, interner, halves["tenant"], table["dimensions"], slots)
-    key_bytes = 2 * (len(trace_ids) + len(span_ids)) + 8 * len(table) + (1 << 12)
-    half_edges = new_half_edges(max(64, len(table)), slots, max(len(plan.tenants), 1), key_bytes)
+        halves[name] = _numbers(interner, table.column(name))
+    values = _slot_values(plan, interner, numbers, table.column("dimensions"), slots)
+    half_edges = new_half_edges(max(_LEAST, len(halves)), slots, tenants, _key_bytes(trace_ids, span_ids, len(halves)))
     keys = np.concatenate([trace_ids, span_ids])
     _append_all(half_edges, halves, values, keys, trace_start, span_start + len(trace_ids), interner.starts)
     return half_edges
 
 
-def dropped_side_table(dropped: HalfEdges, plan: Plan) -> pl.DataFrame:
+def dropped_side_table(dropped: HalfEdges, plan: Plan) -> pa.RecordBatch:
     """The sides that filters rejected, as `DROPPED_SIDE_SCHEMA` says."""
     if not half_count(dropped):
-        return DROPPED_SIDE_SCHEMA.to_frame()
+        return NO_DROPPED_SIDES
     order = sorted(range(len(plan.tenants)), key=lambda number: plan.tenants[number])
     queues = [number * SIDES + side for number in order for side in range(SIDES)]
     rows = dropped.rows[np.concatenate([queued_rows(dropped, queue) for queue in queues])]
     trace_start, trace_bytes = rows["key_start"], rows["trace_bytes"]
     tenants = [plan.tenants[queue // SIDES] for queue in rows["tenant"].tolist()]
     columns = {
-        "tenant": pl.Series(tenants, dtype=pl.String()),
-        "is_server": pl.Series(rows["tenant"] % SIDES != 0),
+        "tenant": pa.array(tenants, pa.large_string()),
+        "is_server": pa.array(rows["tenant"] % SIDES != 0),
         "trace_id": _binary(dropped.keys, trace_start, trace_bytes),
         "span_id": _binary(dropped.keys, trace_start + trace_bytes, rows["span_bytes"]),
-        "dropped_ms": pl.Series(np.ascontiguousarray(rows["arrival_ms"])),
+        "dropped_ms": pa.array(np.ascontiguousarray(rows["arrival_ms"])),
     }
-    return pl.DataFrame([columns[name].alias(name) for name in DROPPED_SIDE_SCHEMA])
+    return pa.RecordBatch.from_arrays([columns[name] for name in DROPPED_SIDE_SCHEMA.names], schema=DROPPED_SIDE_SCHEMA)
 
 
-def restored_dropped_sides(table: pl.DataFrame, plan: Plan) -> HalfEdges:
+def restored_dropped_sides(table: pa.RecordBatch, plan: Plan) -> HalfEdges:
     """The sides of a table; the plan includes its tenants. Those of a tenant without service graphs are left out."""
-    table = _of_active(table, plan)
-    trace_ids, trace_start, trace_bytes = _buffers(_array(table["trace_id"]))
-    span_ids, span_start, span_bytes = _buffers(_array(table["span_id"]))
-    numbers = np.array([plan.numbers[tenant] for tenant in table["tenant"].to_list()], np.int32)
-    queues = numbers * SIDES + table["is_server"].to_numpy()
-    key_bytes = 2 * (len(trace_ids) + len(span_ids)) + 8 * len(table) + (1 << 12)
-    dropped = new_half_edges(max(64, len(table)), 1, SIDES * max(len(plan.tenants), 1), key_bytes)
+    tenants = SIDES * max(len(plan.tenants), 1)
+    table, numbers = _of_active(table, plan)
+    if not len(numbers):
+        return new_half_edges(_LEAST, 1, tenants, _LEAST_KEY_BYTES)
+    trace_ids, trace_start, trace_bytes = _buffers(table.column("trace_id"))
+    span_ids, span_start, span_bytes = _buffers(table.column("span_id"))
+    queues = numbers * SIDES + table.column("is_server").to_numpy(zero_copy_only=False)
+    dropped = new_half_edges(max(_LEAST, len(queues)), 1, tenants, _key_bytes(trace_ids, span_ids, len(queues)))
     keys = np.concatenate([trace_ids, span_ids])
-    starts = trace_start, span_start + len(trace_ids)
-    _note_all(dropped, queues, keys, *starts, trace_bytes, span_bytes, table["dropped_ms"].to_numpy())
+    dropped_ms = np.array(table.column("dropped_ms").to_numpy())
+    _note_all(dropped, queues, keys, trace_start, span_start + len(trace_ids), trace_bytes, span_bytes, dropped_ms)
     return dropped
 
 
-def _of_active(table: pl.DataFrame, plan: Plan) -> pl.DataFrame:
-    """The rows of tenants that have service graphs."""
-    off = [tenant for tenant in table["tenant"].unique() if not plan.service_graphs.active[plan.numbers[tenant]]]
-    return table.filter(~pl.col("tenant").is_in(off)) if off else table
+def _of_active(table: pa.RecordBatch, plan: Plan) -> tuple[pa.RecordBatch, Numbers]:
+    """The rows of tenants that have service graphs, and the tenants' numbers."""
+    numbers = np.array([plan.numbers[tenant] for tenant in table.column("tenant").to_pylist()], np.int32)
+    active = plan.service_graphs.active[numbers]
+    return (table, numbers) if active.all() else (table.filter(pa.array(active)), numbers[active])
 
 
-def _binary(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: Numbers) -> pl.Series:
+def _key_bytes(trace_ids: npt.NDArray[np.uint8], span_ids: npt.NDArray[np.uint8], halves: int) -> int:
+    """Room for these keys, and some more."""
+    return 2 * (len(trace_ids) + len(span_ids)) + 8 * halves + _LEAST_KEY_BYTES
+
+
+def _binary(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: Numbers) -> pa.Array:
     """Ranges of bytes as a column."""
     offsets = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     copied = np.empty(int(offsets[-1]), np.uint8)
     _copy_ranges(data, starts, offsets, copied)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(copied)]
-    return pl.Series(pa.Array.from_buffers(pa.large_binary(), len(starts), buffers), dtype=pl.Binary())
-
-
-def _array(column: pl.Series) -> pa.Array:
-    return column.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    return pa.Array.from_buffers(pa.large_binary(), len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(copied)])
 
 
 def _buffers(array: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], Numbers]:
@@ -137,7 +148,8 @@ def _buffers(array: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
     _, offsets, data = array.buffers()
     if offsets is None or len(array) == 0:
         return np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int32)
-    starts = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    # A copy: kernels are compiled apart for arrays that can't be written to.
+    starts = np.array(np.frombuffer(offsets, np.int64, len(array) + 1, 8 * array.offset))
     return (
         np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8),
         starts[:-1],
@@ -147,6 +159,8 @@ def _buffers(array: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
 
 def _texts(interner: Interner, numbers: Numbers) -> pa.Array:
     """The texts of a column of numbers, each made once."""
+    if len(numbers) <= _FEW:
+        return pa.array([interner.text(number) for number in numbers.tolist()], pa.large_binary())
     distinct, places = np.unique(numbers, return_inverse=True)
     texts = pa.array([interner.text(number) for number in distinct.tolist()], pa.large_binary())
     return texts.take(pa.array(places))
@@ -160,26 +174,29 @@ def _numbers(interner: Interner, texts: pa.Array) -> Numbers:
     return interner.column(data, kinds, starts.astype(np.int32), lengths, wanted)
 
 
-def _dimensions(plan: Plan, interner: Interner, tenants: Numbers, values: Numbers) -> pl.Series:
+def _dimensions(plan: Plan, interner: Interner, tenants: Numbers, values: Numbers) -> pa.Array:
     """Per half-edge, the names and values in turn of its dimensions that aren't empty."""
+    rows, slots = np.nonzero(values)
+    if not len(rows):
+        return pa.LargeListArray.from_arrays(pa.array(np.zeros(len(tenants) + 1, np.int64)), _NO_TEXTS)
     names = np.zeros((len(plan.tenants), values.shape[1]), np.int32)
     for tenant, settings in enumerate(plan.settings):
         if settings.service_graphs is not None:
             for slot, name in enumerate(edge_slots(settings.service_graphs).names):
                 names[tenant, slot] = interner.add(name.encode())
-    rows, slots = np.nonzero(values)
     pairs = np.stack([names[tenants[rows], slots], values[rows, slots]], axis=1)
     offsets = np.zeros(len(tenants) + 1, np.int64)
     np.cumsum(2 * np.bincount(rows, minlength=len(tenants)), out=offsets[1:])
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets), _texts(interner, pairs.ravel()))
-    return pl.Series(lists, dtype=pl.List(pl.Binary()))
+    return pa.LargeListArray.from_arrays(pa.array(offsets), _texts(interner, pairs.ravel()))
 
 
-def _slot_values(plan: Plan, interner: Interner, tenants: Numbers, dimensions: pl.Series, slots: int) -> Numbers:
+def _slot_values(plan: Plan, interner: Interner, tenants: Numbers, dimensions: pa.Array, slots: int) -> Numbers:
     values = np.zeros((len(tenants), slots), np.int32)
-    lists = _array(dimensions)
-    numbers = _numbers(interner, lists.flatten())
-    rows = np.repeat(np.arange(len(tenants)), np.diff(lists.offsets.to_numpy()) // 2)
+    texts = dimensions.flatten()
+    if not len(texts):
+        return values
+    numbers = _numbers(interner, texts)
+    rows = np.repeat(np.arange(len(tenants)), np.diff(dimensions.offsets.to_numpy()) // 2)
     names = numbers[::2]
     for tenant in np.unique(tenants[rows]).tolist():
         settings = plan.settings[tenant].service_graphs

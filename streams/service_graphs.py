@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
+import pyarrow as pa
 
 from schemas.config import ServiceGraphsSettings
 from schemas.labels import sanitize_name
@@ -55,8 +55,8 @@ _METRICS = (
 class Waiting(NamedTuple):
     """What is carried from window to window: half-edges (`HALF_EDGE_SCHEMA`), sides that filters rejected."""
 
-    half_edges: pl.DataFrame
-    dropped_sides: pl.DataFrame
+    half_edges: pa.RecordBatch
+    dropped_sides: pa.RecordBatch
 
 
 class ServiceGraphs:
@@ -65,7 +65,7 @@ class ServiceGraphs:
     def __init__(self, plan: Plan, interner: Interner, cache: LabelCache, waiting: Waiting, max_bytes: int) -> None:
         self._plan, self._interner, self._cache, self._max_bytes = plan, interner, cache, max_bytes
         for table in waiting:
-            plan.include(table["tenant"].unique(maintain_order=True).to_list())
+            plan.include(table.column("tenant").to_pylist())
         groups = new_groups(64, EDGE_VALUES, HISTOGRAMS)
         totals, counts = np.zeros(64, EDGE_TOTALS), np.zeros((1, COUNTS), np.int64)
         self._state = EdgeTotals(groups, totals, new_cells(128), counts, new_native_cells(64))

@@ -132,7 +132,7 @@ def test_a_window_that_follows_is_not_closed_twice() -> None:
     (closing,) = new_fold(BOTH).feed([record(0, 14_000, Told()), tick(1, 15_000)]).closings
 
     assert ends(closing.windows) == [15]
-    assert len(closing.checkpoint.half_edges) == 1
+    assert closing.checkpoint.half_edges.num_rows == 1
 
 
 def test_a_checkpoint_names_the_closing_record_which_is_not_applied() -> None:
