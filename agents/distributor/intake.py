@@ -47,7 +47,7 @@ class Intake:
     def cut(self, body: bytes, tenant: str) -> list[Piece]:
         """Scan, count, check and cut a request (Tempo DIST-5); no pieces if it has no spans. Raises `RefusedError`."""
         try:
-            spans = self._regrouping.read(body)
+            spans = self._regrouping.read(body).spans
         except Malformed as error:
             raise RefusedError(Code.INVALID_ARGUMENT, f"not an OTLP trace request: {error}") from error
         counted = self._metrics.of(tenant)

@@ -28,6 +28,7 @@ from schemas.otlp.splice import (
     gather,
     written,
 )
+from schemas.otlp.truncate import NOTHING_CUT, truncated
 from schemas.otlp.wire import Fault
 
 KEPT_BYTES = 1 << 20
@@ -54,6 +55,16 @@ class Workspace(NamedTuple):
     hex_digits: npt.NDArray[np.uint8]
 
 
+class Read(NamedTuple):
+    """What is known of a request before it is cut."""
+
+    spans: int
+    truncated: tuple[int, ...]
+    """By `truncate.Scope`: keys and values of attributes that were too long."""
+    example: bytes
+    """The first attribute with one, a KeyValue; empty if there is none."""
+
+
 class Regrouping:
     """Cuts requests (ExportTraceServiceRequest, which is a TracesData on the wire), one after the other.
 
@@ -65,11 +76,33 @@ class Regrouping:
         self._kept = self._work = self._workspace(KEPT_BYTES // 4)
         self._outcome = CUT, 0, 0
 
-    def read(self, body: bytes) -> int:
-        """Begin with a request; gives the number of its spans.
+    def read(self, body: bytes, max_attribute_bytes: int = 0) -> Read:
+        """Begin with a request; keys and string values of attributes are cut, unless their limit is 0.
 
         Raises Malformed for what protobuf's own parser refuses.
         """
+        if not 0 < max_attribute_bytes < len(body):
+            return Read(self._spans(body), NOTHING_CUT, b"")
+        value, cut, example = truncated(body, max_attribute_bytes)
+        try:
+            return Read(self._spans(value), cut, example)
+        except Malformed:
+            return Read(self._spans(body), NOTHING_CUT, b"")  # malformed too, at a position that the client knows
+
+    def pieces(self) -> list[Piece]:
+        """The pieces of the request that was read last, each a TracesData, ordered by their first spans.
+
+        Raises `InvalidIdError`, `SpanTooLargeError`.
+        """
+        work, (outcome, first, second) = self._work, self._outcome
+        if outcome == INVALID_ID:
+            raise invalid_id(first, second)
+        if outcome == TOO_LARGE:
+            raise SpanTooLargeError(first, self._limit)
+        return written(work.layout, work.plan, work.plan.pieces[:first]) if first else []
+
+    def _spans(self, body: bytes) -> int:
+        """Scan and cut; gives the number of spans."""
         size = len(body)
         work = self._room_for(size)
         while True:
@@ -83,18 +116,6 @@ class Regrouping:
             _, position, fault = outcome
             raise Malformed(FAULT_TEXTS[Fault(fault)], position=position)
         return int(work.out.counters[col.SPANS])
-
-    def pieces(self) -> list[Piece]:
-        """The pieces of the request that was read last, each a TracesData, ordered by their first spans.
-
-        Raises `InvalidIdError`, `SpanTooLargeError`.
-        """
-        work, (outcome, first, second) = self._work, self._outcome
-        if outcome == INVALID_ID:
-            raise invalid_id(first, second)
-        if outcome == TOO_LARGE:
-            raise SpanTooLargeError(first, self._limit)
-        return written(work.layout, work.plan, work.plan.pieces[:first]) if first else []
 
     def _room_for(self, size: int) -> Workspace:
         """The kept memory, which grows up to a limit, or memory for this request alone."""
