@@ -119,6 +119,24 @@ class OwnMetrics:
             "spanmill_sink_batches", "Parts of batches read, by what became of them.", "outcome"
         )
         self.chain_gaps = self._counter("spanmill_sink_chain_gaps", "Batches that were out of their chain.")
+        self.waivers = self._counter(
+            "spanmill_sink_waivers",
+            "Waivers appended: a window no longer waits for a source partition (hold_back).",
+            "shard",
+        )
+        self.waived_partitions = self._gauge(
+            "spanmill_sink_waived_partitions", "Source partitions that windows are completed without.", "shard"
+        )
+        self.oldest_wait = self._gauge(
+            "spanmill_sink_oldest_window_waits_seconds",
+            "How long the oldest window has waited for source partitions, once the log is read to its end.",
+            "shard",
+        )
+        self.sink_paused = self._gauge(
+            "spanmill_sink_paused",
+            "1 while a shard isn't fed on purpose: no endpoint takes windows, or the disk takes no batches.",
+            "shard",
+        )
         self.windows_completed = self._counter("spanmill_sink_windows_completed", "Windows completed.")
         self.windows_skipped = self._counter(
             "spanmill_sink_windows_skipped", "Windows that an endpoint has, or doesn't take.", "endpoint", "reason"

@@ -9,31 +9,35 @@ they have.
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypedDict
 
 import structlog
 
 from agents import kafka
 from agents.broker import Broker, kafka_broker
+from agents.chain_watch import ChainWatch
 from agents.endpoint import Endpoint
+from agents.hold_back import POLL_S
 from agents.inbox import Inbox, LogRecord
 from agents.live_config import LiveConfig
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.endpoints import remote_write_endpoints
 from agents.rules_log import Clocks, RulesLog
 from agents.shard_writer import Completed, ShardWriter
+from agents.spilled_batches import SpilledBatches
 from agents.spilled_windows import SpilledWindows
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
 from schemas.config import Config
-from schemas.control import CONTROL_HEADER, ConfigChange, Waiver, decode_control
-from schemas.deltas import Batch, decode_batch
+from schemas.control import CONTROL_HEADER, ConfigChange, Tick, decode_control
+from schemas.deltas import decode_batch
 from schemas.errors import Malformed
 from schemas.rules_in_force import RulesInForce
 from schemas.snapshot import RECORD_LIMIT_BYTES, newest_snapshot, obsolete_keys, snapshot_records
-from streams.shard import Cut, Outcome, Shard, WindowSamples
+from streams.shard import BatchStore, Cut, Item, Shard, Unreadable, WindowSamples
 
 log = structlog.get_logger(__name__)
 
@@ -41,16 +45,8 @@ FEED_BYTES = 4_000_000
 """Bytes of batches that are fed at once."""
 EMBEDDED_RECORD_BYTES = 700_000
 """The embedded broker takes no records over 1 MB."""
-GAP_POLL_S = 1.0
+DISK_POLL_S = 1.0
 THREADS = 2
-
-
-class UndecodableBatchError(Exception):
-    """A record of `[deltas]` that can't be read: its sender's chain is broken, so the shard must not go on."""
-
-
-class MissingBatchError(Exception):
-    """A batch is out of its chain and the missing one wasn't delivered again in time."""
 
 
 class Sink:
@@ -75,7 +71,8 @@ class Sink:
         self.live, self.metrics, self.endpoints = live, metrics, tuple(endpoints)
         self.names = TopicNames.of(config)
         self.work = config.spanmill.sink
-        self.producer, self.probe = broker.producer, broker.probe
+        self.directory = self.work.data_dir / self.names.sink_app
+        self.broker = broker
         self.threads, self.clocks, self.writer = threads, clocks, writer
         self.rules_log = RulesLog(live, broker.topics, metrics.config, "sink", clocks)
         self.record_limit = EMBEDDED_RECORD_BYTES if embedded else RECORD_LIMIT_BYTES
@@ -83,34 +80,45 @@ class Sink:
     def owner(self, worker: Worker, shard: int, table: Mapping[bytes, bytes]) -> "ShardOwner":
         """The owner of a shard that has just been assigned, restored from its newest complete snapshot."""
         found = newest_snapshot(table, shard)
-        own, stale_markers = self.live.rules, self.work.stale_markers
-        rules = RulesInForce.initial(own)
+        own, rules = self.live.rules, RulesInForce.initial(self.live.rules)
+        store = SpilledBatches(self.directory / "batches", shard)
+        options = _ShardOptions(stale_markers=self.work.stale_markers, store=store)
         if found is None:
-            new = Shard(shard, own.settings_of, own.interval_ms, rules, provisional=True, stale_markers=stale_markers)
-            return ShardOwner(self, worker, new)
-        restored = Shard.restore(found.cut, own.settings_of, own.interval_ms, rules, stale_markers=stale_markers)
-        return ShardOwner(self, worker, restored)
+            new = Shard(shard, own.settings_of, own.interval_ms, rules, provisional=True, **options)
+            return ShardOwner(self, worker, new, store)
+        restored = Shard.restore(found.cut, own.settings_of, own.interval_ms, rules, **options)
+        return ShardOwner(self, worker, restored, store)
+
+
+class _ShardOptions(TypedDict):
+    """What a new shard and a restored one have in common."""
+
+    stale_markers: bool
+    store: BatchStore
 
 
 class ShardOwner:
     """One owned partition of `[deltas]`."""
 
-    def __init__(self, sink: Sink, worker: Worker, shard: Shard) -> None:
+    def __init__(self, sink: Sink, worker: Worker, shard: Shard, store: SpilledBatches) -> None:
         self.start_offset = shard.next_offset
-        self._sink, self._worker, self._shard = sink, worker, shard
-        self._inbox = Inbox(sink.probe, sink.names.deltas, shard.index, shard.next_offset)
+        self._sink, self._worker, self._shard, self._store = sink, worker, shard, store
+        self._inbox = Inbox(sink.broker.probe, sink.names.deltas, shard.index, shard.next_offset)
         self._writer = ShardWriter(
             shard.index,
             sink.endpoints,
             sink.metrics,
             self._save,
-            SpilledWindows(sink.work.data_dir / sink.names.sink_app / "windows", shard.index),
+            SpilledWindows(sink.directory / "windows", shard.index),
             sink.work.endpoint_max_lag_s,
             clock=sink.clocks.elapsed_s,
         )
         self._since_cut = 0
         self._feeding = False
-        self._gaps: dict[int, tuple[float, str]] = {}
+        self._disk_full = False
+        self._watch = ChainWatch(
+            shard, sink.names.deltas, sink.broker, sink.metrics, sink.work.hold_back_s, sink.clocks.elapsed_s
+        )
 
     @property
     def partition(self) -> int:
@@ -130,8 +138,8 @@ class ShardOwner:
 
     @property
     def paused(self) -> bool:
-        """Whether too many windows wait to be written."""
-        return self._writer.paused
+        """Whether too many windows wait to be written, or batches can't be put away."""
+        return self._writer.paused or self._disk_full
 
     @property
     def next_offset(self) -> int:
@@ -154,16 +162,28 @@ class ShardOwner:
     async def run(self) -> None:
         """Feed and write until cancelled."""
         await self._find_place()
-        with self._sink.rules_log.followed_by(self):
+        with self._sink.rules_log.followed_by(self), self._stored():
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self._feed_records())
                 loops.create_task(self._writer.run())
-                loops.create_task(self._watch_gaps())
+                loops.create_task(self._watch_chains())
+
+    @contextlib.contextmanager
+    def _stored(self) -> Iterator[None]:
+        """What is put away and shown is there for the time of the context."""
+        self._store.open()
+        try:
+            yield
+        finally:
+            self._store.close()
+            self._watch.hide()
+            with contextlib.suppress(KeyError):
+                self._sink.metrics.sink_paused.remove(str(self.partition))
 
     async def _find_place(self) -> None:
         """Adopt the chains as they go on if the log doesn't hold what the shard wants next."""
         topic, shard = self._sink.names.deltas, self._shard
-        ends = await self._sink.probe.ends(topic, shard.index)
+        ends = await self._sink.broker.probe.ends(topic, shard.index)
         if ends.low <= self.start_offset <= ends.high:
             return
         log.error(
@@ -179,34 +199,44 @@ class ShardOwner:
         self._inbox.next_offset = ends.low
 
     async def _feed_records(self) -> None:
-        loop = asyncio.get_running_loop()
+        """Feed what is delivered. Windows are completed one at a time, each when the one before is with the writer."""
+        loop, threads = asyncio.get_running_loop(), self._sink.threads
         while True:
             taken = await self._inbox.take(FEED_BYTES)
             self._feeding = True
-            completed = await loop.run_in_executor(self._sink.threads, self._feed, taken)
-            for each in completed:
-                await self._writer.put(each)
-            self._feeding = False
+            lost, self._inbox.lost = self._inbox.lost, 0
+            self._sink.metrics.records_lost.labels("sink").inc(lost)
+            feeding = self._feed(taken, lost=lost)
+            while (completed := await loop.run_in_executor(threads, next, feeding, None)) is not None:
+                await self._writer.put(completed)
+            while self._shard.store_full:
+                self._disk_full = True
+                await asyncio.sleep(DISK_POLL_S)
+                await loop.run_in_executor(threads, self._shard.spill_again)
+            self._disk_full = self._feeding = False
 
-    def _feed(self, taken: Sequence[LogRecord]) -> list[Completed]:
-        """Feed records; in a thread. The cut, if one is due, belongs to the last window that they complete."""
-        windows: list[WindowSamples] = []
+    def _feed(self, taken: Sequence[LogRecord], *, lost: int) -> Iterator[Completed]:
+        """Feed records; each step runs in a thread. If some were `lost` to retention, chains go on behind the hole."""
         for record in taken:
+            if lost and record.offset > self._shard.next_offset:
+                self._shard.adopt()
             item = self._decode(record)
-            if isinstance(item, ConfigChange):
+            if item is None:
+                self._shard.next_offset = record.offset + 1
+            elif isinstance(item, ConfigChange):
                 self._hear(record, item)
-            if item is None or isinstance(item, ConfigChange):
-                continue
-            fed = self._shard.feed(record.offset, item)
-            self._note(record, item, fed.outcome)
-            windows += fed.windows
-        if not windows:
-            return []
-        self._since_cut += len(windows)
-        cut = None
-        if self._since_cut >= self._sink.work.snapshot_every_windows:
-            cut, self._since_cut = self._shard.snapshot(), 0
-        return [*(Completed(window) for window in windows[:-1]), Completed(windows[-1], cut)]
+            else:
+                self._watch.note(record.offset, item, self._shard.take(record.offset, item))
+                for window in self._shard.completed():
+                    yield self._completed(window)
+
+    def _completed(self, window: WindowSamples) -> Completed:
+        """The window, with a cut if one is due."""
+        self._since_cut += 1
+        if self._since_cut < self._sink.work.snapshot_every_windows:
+            return Completed(window)
+        self._since_cut = 0
+        return Completed(window, self._shard.snapshot())
 
     def _hear(self, record: LogRecord, change: ConfigChange) -> None:
         """Take over what a configuration record decides; rules that this program can't follow change nothing."""
@@ -222,40 +252,25 @@ class ShardOwner:
                 reason=str(error),
             )
 
-    def _decode(self, record: LogRecord) -> Batch | Waiver | ConfigChange | None:
-        """What a record says; None for what the shard has no use for. Raises `UndecodableBatchError`."""
+    def _decode(self, record: LogRecord) -> Item | None:
+        """What a record says; None for what the shard has no use for."""
         try:
             if record.value:
                 return decode_batch(record.value)
             decided = decode_control(dict(record.headers).get(CONTROL_HEADER, b""))
         except Malformed as error:
-            raise UndecodableBatchError(
-                f"{self._sink.names.deltas}/{self._shard.index} offset {record.offset}: {error}: who wrote it? "
-                "The shard stops, since what it lacks would be missing from its series"
-            ) from error
-        return decided if isinstance(decided, Waiver | ConfigChange) else None
+            return Unreadable(str(error))
+        return None if isinstance(decided, Tick) else decided
 
-    def _note(self, record: LogRecord, item: Batch | Waiver, outcome: Outcome) -> None:
-        self._sink.metrics.batches_received.labels(outcome).inc()
-        if outcome is Outcome.GAP and isinstance(item, Batch):
-            self._sink.metrics.chain_gaps.inc()
-            what = (
-                f"{self._sink.names.deltas}/{self._shard.index} offset {record.offset}: window {item.end_ms} of "
-                f"partition {item.partition} follows {item.previous_end_ms}, which wasn't delivered"
-            )
-            if item.partition not in self._gaps:
-                log.error("batch out of its chain, waiting for the missing one", what=what)
-                self._gaps[item.partition] = (self._sink.clocks.elapsed_s(), what)
-        elif outcome in {Outcome.APPLIED, Outcome.ADOPTED}:
-            self._gaps.pop(item.partition, None)
-
-    async def _watch_gaps(self) -> None:
-        """A sender delivers a missing batch again, since its checkpoint can't have passed it; if not, stop."""
+    async def _watch_chains(self) -> None:
         while True:
-            await asyncio.sleep(GAP_POLL_S)
-            for since, what in list(self._gaps.values()):
-                if self._sink.clocks.elapsed_s() - since > self._sink.work.hold_back_s:
-                    raise MissingBatchError(f"{what} within {self._sink.work.hold_back_s:.0f} s: the shard stops")
+            await asyncio.sleep(POLL_S)
+            self._sink.metrics.sink_paused.labels(self.partition).set(self.paused)
+            if self._is_idle():
+                await self._watch.look(self._is_idle)
+
+    def _is_idle(self) -> bool:
+        return self.at_end and not self.paused
 
     async def _save(self, cut: Cut) -> None:
         """Save a cut, then delete older ones, then commit for those who watch the lag."""

@@ -4,23 +4,19 @@ The files are this process's own and end with it: who comes after computes the w
 """
 
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import structlog
 
+from agents.spill_directory import FAILURES, SpillDirectory
 from schemas import remote_write_pb2 as pb
 from schemas.native_histogram import BucketExemplar, NativeHistogram
 from schemas.remote_write import Exemplar
 from streams.series import Sample, Series
 from streams.shard import TenantSamples, WindowSamples
-
-log = structlog.get_logger(__name__)
 
 EXEMPLAR = pa.struct(
     {"names": pa.list_(pa.string()), "values": pa.list_(pa.string()), "value": pa.float64(), "timestamp_ms": pa.int64()}
@@ -49,45 +45,39 @@ class _Spilled:
 
 
 class SpilledWindows:
-    """The windows of one shard that are on disk, by their numbers. Its methods may be called from any thread.
-
-    `directory` is shared by shards and processes; what is in it belongs to one that is running.
-    """
+    """The windows of one shard that are on disk, by their numbers. Its methods may be called from any thread."""
 
     def __init__(self, directory: Path, shard: int) -> None:
-        self.failed = False
-        """Whether the last window couldn't be written."""
-        self._directory, self._prefix = directory, f"{shard}-"
-        self._own: Path | None = None
+        consequence = "windows can't be kept on disk: endpoints wait for the slowest one"
+        self._directory = SpillDirectory(directory, shard, consequence)
         self._spilled: dict[int, _Spilled] = {}
         self._known: dict[bytes, Series] = {}
 
+    @property
+    def failed(self) -> bool:
+        """Whether the last window couldn't be written."""
+        return self._directory.failed
+
     def open(self) -> None:
-        """Remove what a process that crashed has left: nobody else can own the shard now."""
-        for left in self._directory.glob(f"{self._prefix}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        """Remove what a process that crashed has left."""
+        self._directory.open()
 
     def close(self) -> None:
         """Remove all of it."""
         self._spilled.clear()
         self._known.clear()
-        own, self._own = self._own, None
-        if own is not None:
-            shutil.rmtree(own, ignore_errors=True)
+        self._directory.close()
 
     def save(self, number: int, window: WindowSamples) -> bool:
         """Write a window; False, and a line in the log, if the disk doesn't take it."""
         try:
-            path = self._own_directory() / f"{number}.arrow"
+            path = self._directory.file(f"{number}.arrow")
             rest = replace(window, tenants=tuple(_without_samples(tenant) for tenant in window.tenants))
             _write(path, [samples for tenant in window.tenants for samples in _sample_lists(tenant)])
-        except (OSError, pa.ArrowException, OverflowError) as error:
-            if not self.failed:
-                what = "windows can't be kept on disk: endpoints wait for the slowest one"
-                log.error(what, error=str(error))  # noqa: TRY400  a full disk is no bug
-            self.failed = True
+        except FAILURES as error:
+            self._directory.refused(error)
             return False
-        self.failed = False
+        self._directory.wrote()
         self._spilled[number] = _Spilled(path, rest)
         return True
 
@@ -108,12 +98,6 @@ class SpilledWindows:
         spilled = self._spilled.pop(number, None)
         if spilled is not None:
             spilled.path.unlink(missing_ok=True)
-
-    def _own_directory(self) -> Path:
-        if self._own is None:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._own = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._directory))
-        return self._own
 
 
 def _sample_lists(tenant: TenantSamples) -> Sequence[Sequence[Sample]]:

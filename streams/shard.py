@@ -133,6 +133,16 @@ class Shard:
         return self._registry.end_ms
 
     @property
+    def waiting(self) -> list[int]:
+        """The windows that have begun and wait for source partitions, the oldest first."""
+        return sorted(self._waiting)
+
+    @property
+    def waived(self) -> list[int]:
+        """The source partitions that windows don't wait for, as they haven't delivered what they were waived for."""
+        return [p for p, end_ms in sorted(self._waived.items()) if self._lacks(p, end_ms)]
+
+    @property
     def waiting_ms(self) -> int | None:
         """The oldest window that has begun and waits for source partitions."""
         return min(self._waiting, default=None)

@@ -288,8 +288,7 @@ def test_any_window_comes_back_from_disk_as_it_was(
     assert spilled.save(1, whole)
     assert spilled.load(1) == whole
     spilled.remove(1)
-    assert spilled._own is not None
-    assert list(spilled._own.iterdir()) == []
+    assert list(spilled._directory.file("").iterdir()) == []
     spilled.close()
 
 
