@@ -91,6 +91,7 @@ class ShardWriter:
         self._number = 0
         self._cuts: deque[tuple[int, Cut]] = deque()
         self._progress = asyncio.Condition()
+        self._spilling = asyncio.Lock()
 
     async def put(self, completed: Completed) -> None:
         """Take the next window; waits while no endpoint is ready for it, or one is too far behind."""
@@ -120,10 +121,11 @@ class ShardWriter:
 
     def _has_room(self) -> bool:
         lengths = [len(lane.waiting) for lane in self._lanes if not lane.written_off]
-        if not lengths:
-            return True
-        kept = WINDOWS_IN_MEMORY if self._spilled.failed else WINDOWS_KEPT
-        return min(lengths) < WINDOWS_IN_FLIGHT and max(lengths) < kept
+        return not lengths or (min(lengths) < WINDOWS_IN_FLIGHT and max(lengths) < self._kept)
+
+    @property
+    def _kept(self) -> int:
+        return WINDOWS_IN_MEMORY if self._spilled.failed else WINDOWS_KEPT
 
     def _take(self, completed: Completed) -> None:
         window = completed.window
@@ -174,12 +176,26 @@ class ShardWriter:
         positions = [at for lane in self._lanes if (at := lane.position(pending)) is not None]
         if not positions:
             self._forget(pending)
-        elif min(positions) >= WINDOWS_IN_MEMORY and pending.window is not None:
+        elif min(positions) >= WINDOWS_IN_MEMORY:
+            await self._spill(pending)
+
+    async def _spill(self, pending: Pending) -> None:
+        async with self._spilling:
+            if pending.window is None:
+                return
             pending.spilled = await asyncio.to_thread(self._spilled.save, pending.number, pending.window)
             if all(lane.position(pending) is None for lane in self._lanes):  # by now
                 self._forget(pending)
             elif pending.spilled:
                 pending.window = None
+
+    async def _spill_again(self) -> None:
+        """Try the disk once more with what it didn't take: while it takes nothing, nothing else is completed."""
+        last = [lane.waiting[-1] for lane in self._lanes if len(lane.waiting) >= WINDOWS_IN_MEMORY]
+        if last:
+            await self._spill(max(last, key=lambda pending: pending.number))
+            async with self._progress:
+                self._progress.notify_all()
 
     def _forget(self, pending: Pending) -> None:
         pending.window = None
@@ -205,18 +221,27 @@ class ShardWriter:
         """Write off endpoints that are too far behind, by the clock and by the log.
 
         By both: catching up, the log's hours pass in minutes; and while every endpoint is down the log doesn't move.
+        The clock alone counts if the log doesn't move because the others wait for that one.
         """
         while True:
             await asyncio.sleep(min(WATCH_EVERY_S, self._max_lag_s / 4))
             for lane in self._lanes:
                 if not lane.written_off and self._is_too_late(lane):
                     await self._write_off(lane)
+            if self._spilled.failed:
+                await self._spill_again()
 
     def _is_too_late(self, lane: Lane) -> bool:
         if not lane.waiting:
             return False
         waited_s = self._clock() - lane.waiting[0].queued_at
-        return waited_s >= self._max_lag_s and lane.behind_ms() >= self._max_lag_s * 1000
+        is_behind = lane.behind_ms() >= self._max_lag_s * 1000 or self._is_waited_for(lane)
+        return waited_s >= self._max_lag_s and is_behind
+
+    def _is_waited_for(self, lane: Lane) -> bool:
+        """Whether the log doesn't move because of this endpoint, while others are ready for more."""
+        others = [len(other.waiting) for other in self._lanes if other is not lane and not other.written_off]
+        return len(lane.waiting) >= self._kept and min(others, default=WINDOWS_IN_FLIGHT) < WINDOWS_IN_FLIGHT
 
     async def _write_off(self, lane: Lane) -> None:
         lane.written_off = True

@@ -72,13 +72,13 @@ class Gated:
 class Running:
     """A writer at work, with a clock of the test's."""
 
-    def __init__(self, directory: Path, *endpoints: Gated) -> None:
+    def __init__(self, directory: Path, *endpoints: Gated, max_lag_s: float = MAX_LAG_S) -> None:
         self.now = 0.0
         self.saved: list[int] = []
         self.metrics = OwnMetrics()
         self.spilled = SpilledWindows(directory, 7)
         self.writer = ShardWriter(
-            7, endpoints, self.metrics, self.save, self.spilled, MAX_LAG_S, clock=lambda: self.now
+            7, endpoints, self.metrics, self.save, self.spilled, max_lag_s, clock=lambda: self.now
         )
 
     async def save(self, saved: Cut) -> None:
@@ -231,6 +231,38 @@ async def test_a_disk_that_takes_nothing_makes_the_others_wait(tmp_path: Path) -
         slow.gate.set()
         await feeding
         await stored(slow, *range(1, WINDOWS_IN_MEMORY + 11))
+
+
+async def test_a_disk_that_takes_files_again_lets_the_others_go_on(tmp_path: Path) -> None:
+    directory = tmp_path / "windows"
+    directory.write_text("")
+    fast, slow = Gated("fast"), Gated("slow", is_open=False)
+    async with running(directory, fast, slow) as it:
+        feeding = asyncio.create_task(it.put(*range(1, WINDOWS_IN_MEMORY + 11)))
+        await it.until("self.spilled.failed and self.writer.paused")
+        directory.unlink()
+        await feeding
+        await stored(fast, *range(1, WINDOWS_IN_MEMORY + 11))
+        slow.gate.set()
+        await stored(slow, *range(1, WINDOWS_IN_MEMORY + 11))
+
+
+async def test_with_a_full_disk_an_endpoint_that_is_down_holds_the_others_no_longer_than_endpoint_max_lag(
+    tmp_path: Path,
+) -> None:
+    no_directory = tmp_path / "file"
+    no_directory.write_text("")
+    fast, down = Gated("fast"), Gated("down", is_open=False)
+    with contextlib.ExitStack() as longer:
+        it = Running(no_directory, fast, down, max_lag_s=10 * WINDOWS_IN_MEMORY * INTERVAL_MS / 1000)
+        task = asyncio.create_task(it.writer.run())
+        longer.callback(task.cancel)
+        feeding = asyncio.create_task(it.put(*range(1, WINDOWS_IN_MEMORY + 11)))
+        await it.until("self.spilled.failed and self.writer.paused")
+        it.now = 10 * WINDOWS_IN_MEMORY * INTERVAL_MS / 1000
+        await feeding
+        await stored(fast, *range(1, WINDOWS_IN_MEMORY + 11))
+        assert it.value("spanmill_sink_endpoint_written_off", endpoint="down", shard="7") == 1
 
 
 async def test_what_a_crash_left_on_disk_is_removed(tmp_path: Path) -> None:
