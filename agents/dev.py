@@ -146,7 +146,7 @@ class Dev:
                 name="generator",
             ),
             tasks.create_task(
-                distributor.run(config, stop, metrics, embedded=embedded, ready=ready["distributor"]),
+                distributor.run(config, stop, metrics, live=live, embedded=embedded, ready=ready["distributor"]),
                 name="distributor",
             ),
         ]

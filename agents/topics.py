@@ -53,6 +53,8 @@ class TopicNames:
     """Faust's app id, hence also the consumer group."""
     sink_app: str
     ingester_group: str
+    distributor_group: str
+    """Of distributors that share rates: it consumes nothing."""
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -65,6 +67,7 @@ class TopicNames:
             generator_app=f"{app_id}_generator",
             sink_app=f"{app_id}_sink",
             ingester_group=f"{app_id}_ingester",
+            distributor_group=f"{app_id}_distributor",
         )
 
     @property

@@ -1,18 +1,29 @@
-"""What happens to a request, whatever it came by: tenant, scan, IDs, regrouping by partition, records."""
+"""What happens to a request, whatever it came by: tenant, scan, limits, IDs, regrouping by partition, records."""
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Iterator, Sequence
 
+import structlog
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.producer import RecordProducer
 from agents.distributor.status import Code, RefusedError
 from agents.distributor.tenants import tenant_of
 from schemas.errors import Malformed
-from schemas.otlp.regroup import Regrouping
+from schemas.otlp.regroup import Read, Regrouping
 from schemas.otlp.routing import IdReason, InvalidIdError
 from schemas.otlp.splice import Piece, SpanTooLargeError
+from schemas.otlp.truncate import Scope
 
-REHEARSAL = b"\x0a\x20\x12\x1e\x12\x1c\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
-"""A request of one span, which has a trace ID and a span ID."""
+log = structlog.get_logger(__name__)
+
+EXAMPLE_EVERY_S = 1.0
+EXAMPLE_CHARACTERS = 100
 
 
 class Intake:
@@ -22,42 +33,68 @@ class Intake:
         self,
         producer: RecordProducer,
         metrics: DistributorMetrics,
+        limits: TenantLimits,
         *,
         partitions: int,
         max_record: int,
         multitenancy: bool,
     ) -> None:
-        self._producer, self._metrics = producer, metrics
+        self._producer, self._metrics, self._limits = producer, metrics, limits
         self._regrouping = Regrouping(partitions, max_record)
         self._multitenancy = multitenancy
+        self._shown_at_s = -EXAMPLE_EVERY_S
 
     async def push(self, body: bytes, org_ids: Sequence[str], *, no_metrics: bool) -> None:
         """Take an ExportTraceServiceRequest; returns when all its spans are acknowledged. Raises `RefusedError`."""
+        began_s = time.monotonic()
         with self._metrics.push_duration.time():
             tenant = tenant_of(org_ids, multitenancy=self._multitenancy)
-            pieces = self.cut(body, tenant)
-            if pieces:
-                await self._producer.produce(tenant, pieces, no_metrics=no_metrics)
+            try:
+                pieces = self.cut(body, tenant)
+                if pieces:
+                    await self._producer.produce(tenant, pieces, no_metrics=no_metrics)
+            finally:
+                await self._hold_back(tenant, began_s)
 
-    def rehearse(self) -> None:
-        """Go through the kernels with a request of one span: the first call compiles or loads them, for seconds."""
-        self._regrouping.read(REHEARSAL)
-        self._regrouping.pieces()
+    async def _hold_back(self, tenant: str, began_s: float) -> None:
+        """Let an answer take as long as the tenant's requests shall, a tenth more or less (DIST-17)."""
+        target_s = self._limits.settings(tenant).artificial_delay_s
+        if not target_s:
+            return
+        wanted_s = target_s * random.uniform(0.9, 1.1) - (time.monotonic() - began_s)  # noqa: S311  no secret
+        if wanted_s > 0:
+            self._metrics.added_latency.labels(tenant).observe(wanted_s)
+            await asyncio.sleep(wanted_s)
 
     def cut(self, body: bytes, tenant: str) -> list[Piece]:
-        """Scan, count, check and cut a request (Tempo DIST-5); no pieces if it has no spans. Raises `RefusedError`."""
+        """Scan, count, check and cut a request, in the order of Tempo DIST-5; no pieces if it has no spans.
+
+        Raises `RefusedError`.
+        """
         try:
-            spans = self._regrouping.read(body).spans
+            read = self._regrouping.read(body, self._limits.settings(tenant).max_attribute_bytes)
         except Malformed as error:
             raise RefusedError(Code.INVALID_ARGUMENT, f"not an OTLP trace request: {error}") from error
         counted = self._metrics.of(tenant)
         counted.ingress_bytes.inc(len(body))
-        if spans == 0:
+        if read.spans == 0:
             return []
-        counted.bytes_received.inc(len(body))
-        counted.spans_received.inc(spans)
-        try:
+        with self._discarding(tenant, read.spans):
+            self._limits.check(tenant, len(body))
+            counted.bytes_received.inc(len(body))
+            counted.spans_received.inc(read.spans)
+            if read.example:
+                self._count_truncated(tenant, read)
             return self._regrouping.pieces()
+
+    @contextlib.contextmanager
+    def _discarding(self, tenant: str, spans: int) -> Iterator[None]:
+        """Count the spans of a request that is refused for what it is, all of them, by reason (DIST-8, DIST-11)."""
+        try:
+            yield
+        except RefusedError:
+            self._metrics.discarded_spans.labels("rate_limited", tenant).inc(spans)
+            raise
         except InvalidIdError as error:
             if error.reason != IdReason.PARENT_SPAN_ID:  # Tempo's receiver refuses that before it counts
                 self._metrics.discarded_spans.labels(error.reason, tenant).inc(spans)
@@ -65,3 +102,20 @@ class Intake:
         except SpanTooLargeError as error:
             self._metrics.discarded_spans.labels("span_too_large", tenant).inc(spans)
             raise RefusedError(Code.INVALID_ARGUMENT, str(error)) from error
+
+    def _count_truncated(self, tenant: str, read: Read) -> None:
+        """Count what was cut, in all scopes at once, and show an example, once a second at most (DIST-10)."""
+        for scope, cut in zip(Scope, read.truncated, strict=True):
+            self._metrics.attributes_truncated.labels(tenant, scope.name.lower()).inc(cut)
+        now_s = time.monotonic()
+        if now_s - self._shown_at_s >= EXAMPLE_EVERY_S:
+            self._shown_at_s = now_s
+            attribute = KeyValue.FromString(read.example)
+            log.warning(
+                "attributes were too long and have been cut",
+                tenant=tenant,
+                key=attribute.key[:EXAMPLE_CHARACTERS],
+                key_bytes=len(attribute.key.encode()),
+                value_bytes=len(attribute.value.string_value.encode()),
+                attributes=sum(read.truncated),
+            )

@@ -43,6 +43,12 @@ class DistributorMetrics:
         self.discarded_spans = counter(
             "tempo_discarded_spans_total", "Spans of requests that were refused.", "reason", "tenant"
         )
+        self.attributes_truncated = counter(
+            "tempo_distributor_attributes_truncated_total",
+            "Keys and values of attributes that were too long and were cut.",
+            "tenant",
+            "scope",
+        )
         self.produce_failures = counter(
             "tempo_distributor_produce_failures_total", "Records that weren't written.", "reason"
         )
@@ -67,6 +73,13 @@ class DistributorMetrics:
         self.push_duration = Histogram(
             "tempo_distributor_push_duration_seconds",
             "From a request to its answer.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.added_latency = Histogram(
+            "tempo_distributor_added_latency_seconds",
+            "What answers were held back (artificial_delay).",
+            ("tenant",),
             buckets=SECONDS,
             registry=registry,
         )

@@ -6,7 +6,7 @@ import grpc
 import grpc.aio
 
 from agents.distributor.intake import Intake
-from agents.distributor.status import RefusedError
+from agents.distributor.status import RefusedError, status_protobuf
 from agents.otlp_protocol import EXPORT_METHOD, NO_METRICS_HEADER, ORG_ID_HEADER
 from schemas.config.distributor import OtlpGrpc
 
@@ -15,6 +15,9 @@ STOP_GRACE_S = 15.0
 
 RESPONSE = b""
 """An ExportTraceServiceResponse without partial success: none is ever reported (Tempo DIST-6)."""
+
+STATUS_DETAILS = "grpc-status-details-bin"
+"""The trailer with a google.rpc.Status, whose details say when to come again."""
 
 STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -55,7 +58,8 @@ class GrpcReceiver:
         try:
             await self._intake.push(body, org_ids, no_metrics=no_metrics)
         except RefusedError as error:
-            await context.abort(STATUS_CODES[error.code], error.message)
+            trailers = ((STATUS_DETAILS, status_protobuf(error.code, error.message, error.retry_after_s)),)
+            await context.abort(STATUS_CODES[error.code], error.message, trailers if error.retry_after_s > 0 else ())
         return RESPONSE
 
 

@@ -1,5 +1,7 @@
 """OTLP over HTTP: protobuf and JSON, gzip."""
 
+import math
+
 from aiohttp import web
 
 from agents.distributor.bodies import BodyTooLargeError, decoded
@@ -52,10 +54,11 @@ class HttpReceiver:
             org_ids = request.headers.getall(ORG_ID_HEADER, [])
             await self._intake.push(body, org_ids, no_metrics=NO_METRICS_HEADER in request.headers)
         except RefusedError as error:
-            return _failure(kind, HTTP_STATUS[error.code], error.code, error.message)
+            return _failure(kind, HTTP_STATUS[error.code], error)
         except (BodyTooLargeError, web.HTTPRequestEntityTooLarge):
             limit = self._settings.max_request_body_size
-            return _failure(kind, 413, Code.INVALID_ARGUMENT, f"the body is longer than {limit} bytes")
+            too_large = RefusedError(Code.INVALID_ARGUMENT, f"the body is longer than {limit} bytes")
+            return _failure(kind, 413, too_large)
         return web.Response(body=b"{}" if kind == JSON else b"", content_type=kind)
 
     async def _body(self, request: web.Request) -> bytes:
@@ -70,6 +73,8 @@ class HttpReceiver:
             raise RefusedError(Code.INVALID_ARGUMENT, f"not an OTLP trace request: {error}") from error
 
 
-def _failure(kind: str, status: int, code: Code, message: str) -> web.Response:
-    body = status_json(code, message) if kind == JSON else status_protobuf(code, message)
-    return web.Response(status=status, body=body, content_type=kind)
+def _failure(kind: str, status: int, error: RefusedError) -> web.Response:
+    encode = status_json if kind == JSON else status_protobuf
+    body = encode(error.code, error.message, error.retry_after_s)
+    headers = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s > 0 else {}
+    return web.Response(status=status, body=body, content_type=kind, headers=headers)

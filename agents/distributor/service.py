@@ -1,19 +1,25 @@
 """The distributor's parts, put together."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 
 import structlog
 
 from agents import kafka
 from agents.distributor.intake import Intake
+from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
+from agents.distributor.presence import Presence
 from agents.distributor.producer import RecordProducer
 from agents.distributor.receiver_grpc import GrpcReceiver
 from agents.distributor.receiver_http import HttpReceiver
+from agents.live_config import LiveConfig
 from agents.own_metrics import OwnMetrics
 from agents.producer import Producer
 from agents.topics import TopicNames, check_topics
 from schemas.config import Config
+from schemas.otlp.regroup import rehearse
 
 log = structlog.get_logger(__name__)
 
@@ -21,13 +27,21 @@ log = structlog.get_logger(__name__)
 class Distributor:
     """Receivers, intake and producer, for a spans topic of `partitions` partitions."""
 
-    def __init__(self, config: Config, metrics: OwnMetrics, partitions: int) -> None:
+    def __init__(
+        self, config: Config, metrics: OwnMetrics, partitions: int, now: Callable[[], Config] | None = None
+    ) -> None:
+        """`now` gives the configuration with the tenants' overrides as they are; without it they are `config`'s."""
+        names = TopicNames.of(config)
+        shared = config.overrides.defaults.ingestion.rate_strategy == "global"
+        self._presence = (
+            Presence(kafka.client_settings(config), names.distributor_group, names.spans) if shared else None
+        )
         settings = config.ingest.kafka
         own = DistributorMetrics(metrics.registry)
         self._producer = Producer(kafka.producer_settings(config, settings.write_timeout_s))
         self.records = RecordProducer(
             self._producer,
-            TopicNames.of(config).spans,
+            names.spans,
             own,
             max_record=settings.producer_max_record_size_bytes,
             max_buffered=settings.producer_max_buffered_bytes,
@@ -35,6 +49,7 @@ class Distributor:
         self._intake = Intake(
             self.records,
             own,
+            TenantLimits(now or (lambda: config), lambda: self.distributors),
             partitions=partitions,
             max_record=settings.producer_max_record_size_bytes,
             multitenancy=config.multitenancy_enabled,
@@ -45,7 +60,9 @@ class Distributor:
 
     async def start(self) -> None:
         """Listen on the configured addresses, with everything compiled that a request needs."""
-        await asyncio.to_thread(self._intake.rehearse)
+        await asyncio.to_thread(rehearse)
+        if self._presence is not None:
+            self._presence.start()
         for name, receiver in (("grpc", self.grpc), ("http", self.http)):
             if receiver is not None:
                 await receiver.start()
@@ -56,6 +73,13 @@ class Distributor:
         await asyncio.gather(*(receiver.stop() for receiver in (self.grpc, self.http) if receiver is not None))
         await self.records.close()
         await asyncio.to_thread(self._producer.close)
+        if self._presence is not None:
+            await asyncio.to_thread(self._presence.close)
+
+    @property
+    def distributors(self) -> int:
+        """How many share global rates, as last counted."""
+        return 1 if self._presence is None else self._presence.distributors
 
 
 async def run(
@@ -63,23 +87,29 @@ async def run(
     stop: asyncio.Event,
     metrics: OwnMetrics,
     *,
+    live: LiveConfig | None = None,
     embedded: bool = False,
     ready: asyncio.Event | None = None,
 ) -> None:
     """Run a distributor until `stop` is set. `embedded`: the broker has no topic settings.
 
+    `live` is for stages that share a process, whose affair it is then to watch it.
+
     Raises `TopicsError`, OSError or RuntimeError if it can't start, `ProducerLostError` if it can't write any more.
     """
     spans = TopicNames.of(config).spans
     counts = await check_topics(config, embedded=embedded, only=[spans])
-    distributor = Distributor(config, metrics, counts[spans])
-    try:
+    async with contextlib.AsyncExitStack() as running:
+        if live is None:
+            live = LiveConfig(config, metrics.config, embedded=embedded)
+            await running.enter_async_context(live.watched())
+        current = live
+        distributor = Distributor(config, metrics, counts[spans], lambda: current.current)
+        running.push_async_callback(distributor.stop)
         await distributor.start()
         if ready is not None:
             ready.set()
         await _until(stop, distributor.records.lost)
-    finally:
-        await distributor.stop()
 
 
 async def _until(stop: asyncio.Event, lost: asyncio.Future[None]) -> None:

@@ -28,20 +28,39 @@ HTTP_STATUS = {
 
 
 class RefusedError(Exception):
-    """A request that isn't taken. `code` tells the client whether to send it again: UNAVAILABLE means yes."""
+    """A request that isn't taken. `code` tells the client whether to send it again: UNAVAILABLE means yes.
 
-    def __init__(self, code: Code, message: str) -> None:
+    RESOURCE_EXHAUSTED means it only with a `retry_after_s` above 0, which says when (Tempo DIST-9).
+    """
+
+    def __init__(self, code: Code, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retry_after_s = retry_after_s
 
 
-def status_protobuf(code: Code, message: str) -> bytes:
-    """A google.rpc.Status: its first two fields are all that we use of it."""
-    text = message.encode()
-    return b"\x08" + uvarint(code) + b"\x12" + uvarint(len(text)) + text
+RETRY_INFO = b"type.googleapis.com/google.rpc.RetryInfo"
 
 
-def status_json(code: Code, message: str) -> bytes:
+def status_protobuf(code: Code, message: str, retry_after_s: float = 0.0) -> bytes:
+    """A google.rpc.Status, with a google.rpc.RetryInfo among its details if there is a time to come again."""
+    status = b"\x08" + uvarint(code) + _delimited(b"\x12", message.encode())
+    if retry_after_s <= 0:
+        return status
+    seconds, nanos = divmod(round(retry_after_s * 1_000_000_000), 1_000_000_000)
+    duration = b"\x08" + uvarint(seconds) + b"\x10" + uvarint(nanos)
+    detail = _delimited(b"\x0a", RETRY_INFO) + _delimited(b"\x12", _delimited(b"\x0a", duration))
+    return status + _delimited(b"\x1a", detail)
+
+
+def status_json(code: Code, message: str, retry_after_s: float = 0.0) -> bytes:
     """The same in protobuf's JSON."""
-    return json.dumps({"code": int(code), "message": message}).encode()
+    status: dict[str, object] = {"code": int(code), "message": message}
+    if retry_after_s > 0:
+        status["details"] = [{"@type": RETRY_INFO.decode(), "retryDelay": f"{retry_after_s:.9g}s"}]
+    return json.dumps(status).encode()
+
+
+def _delimited(tag: bytes, value: bytes) -> bytes:
+    return tag + uvarint(len(value)) + value

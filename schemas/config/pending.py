@@ -37,16 +37,7 @@ def one_of(*values: object) -> Callable[[Any], bool]:
 
 ENDPOINT = "metrics_generator.storage.remote_write.*."
 
-INGESTION = "overrides.defaults.ingestion."
-NO_LIMIT = "nothing is limited"
-
 PENDING = (
-    Pending(f"{INGESTION}rate_strategy", "the global rate strategy", other_than("local"), NO_LIMIT),
-    Pending(f"{INGESTION}rate_limit_bytes", "rate limits", other_than(30_000_000), NO_LIMIT),
-    Pending(f"{INGESTION}burst_size_bytes", "rate limits", other_than(30_000_000), NO_LIMIT),
-    Pending(f"{INGESTION}max_attribute_bytes", "attribute limits of tenants", instead="nothing is cut"),
-    Pending(f"{INGESTION}artificial_delay", "artificial delays", instead="nothing is held back"),
-    Pending(f"{INGESTION}retry_info_enabled", "RetryInfo of tenants", other_than(True), "no answer has one"),
     Pending("overrides.defaults.forwarders", "forwarders", instead="nothing is forwarded"),
     Pending("overrides.defaults.cost_attribution.dimensions", "cost attribution", instead="nothing is attributed"),
     Pending("overrides.user_configurable_overrides.enabled", "user-configurable overrides"),
@@ -63,9 +54,6 @@ PENDING = (
         for protocol, keys in (("grpc", ("tls", "auth")), ("http", ("cors", "tls", "auth")))
         for key in keys
     ),
-    Pending("distributor.artificial_delay", "artificial delays"),
-    Pending("distributor.max_attribute_bytes", "attribute limits", other_than(0, 2048), "nothing is cut"),
-    Pending("distributor.retry_after_on_resource_exhausted", "Retry-After", other_than(0.0, 5.0), "no answer has one"),
     Pending("distributor.forwarders", "forwarders"),
     Pending("distributor.log_received_spans.enabled", "logging of spans"),
     Pending("distributor.log_discarded_spans.enabled", "logging of spans"),

@@ -268,7 +268,7 @@ async def test_a_large_request_is_cut_at_the_record_limit(start: Start) -> None:
 async def test_a_span_above_the_record_limit_is_refused_whole(start: Start) -> None:
     running = await start(kafka=", producer_max_record_size_bytes: 65536")
     spans = numbered(2)
-    spans[1].attributes.add(key="padding").value.string_value = "x" * 70_000
+    spans[1].name = "x" * 70_000  # attributes would be cut
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await export(running.grpc, request(spans))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -361,6 +361,76 @@ async def test_a_small_body_can_not_become_a_large_one(start: Start) -> None:
     assert len(bomb) < 100_000
     status, _, kind = await post(running.url, bomb, "application/json", **{"Content-Encoding": "deflate"})
     assert (status, kind) == (413, "application/json")
+
+
+LIMITED = """
+overrides: {defaults: {ingestion: {rate_limit_bytes: 10, burst_size_bytes: 10}}}
+"""
+
+
+async def test_a_client_above_its_rate_is_told_when_to_come_again(start: Start) -> None:
+    """DIST-8, DIST-9: without the time OTLP exporters would give the spans up."""
+    running = await start(LIMITED)
+    body = request(numbered(3))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await export(running.grpc, body)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    (details,) = (value for key, value in refused.value.trailing_metadata() if key == "grpc-status-details-bin")
+    assert b"RetryInfo" in details
+    async with aiohttp.ClientSession() as session:
+        kind = {"Content-Type": "application/x-protobuf"}
+        async with session.post(running.url, data=body.SerializeToString(), headers=kind) as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (429, "5")
+    assert running.counter("tempo_discarded_spans_total", reason="rate_limited", tenant="single-tenant") == 6
+    assert running.counter("tempo_distributor_spans_received_total", tenant="single-tenant") == 0
+    assert running.records() == []
+
+
+async def test_an_exporter_sends_again_what_was_above_its_rate(start: Start) -> None:
+    """The real one obeys the RetryInfo: the bucket has filled when it comes again."""
+    size = request(numbered(1)).ByteSize()
+    running = await start(
+        f"overrides: {{defaults: {{ingestion: {{rate_limit_bytes: 4000, burst_size_bytes: {20 * size}}}}}}}\n"
+    )
+    exporter = GrpcExporter(endpoint=f"http://{running.grpc}", insecure=True)
+    provider = TracerProvider(resource=Resource.create({"service.name": "shop"}), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    def send() -> None:
+        for number in range(12):
+            provider.get_tracer("t").start_span(f"n{number}").end()
+
+    await asyncio.to_thread(send)
+    assert sorted(span.name for span in running.spans()) == sorted(f"n{number}" for number in range(12))
+    await asyncio.to_thread(provider.shutdown)
+
+
+async def test_long_attributes_are_cut_and_counted(start: Start) -> None:
+    """DIST-10."""
+    running = await start()
+    (span,) = numbered(1)
+    span.attributes.add(key="k" * 3000).value.string_value = "v" * 5000
+    span.events.add(name="n" * 3000).attributes.add(key="stack").value.string_value = "s" * 5000
+    await export(running.grpc, request([span]))
+    (found,) = running.spans()
+    assert [(len(a.key), len(a.value.string_value)) for a in found.attributes[-1:]] == [(2048, 2048)]
+    assert (len(found.events[0].name), len(found.events[0].attributes[0].value.string_value)) == (3000, 2048)
+    name, tenant = "tempo_distributor_attributes_truncated_total", "single-tenant"
+    counts = {s: running.counter(name, tenant=tenant, scope=s) for s in ("resource", "scope", "span", "event", "link")}
+    assert counts == {"resource": 0, "scope": 0, "span": 2, "event": 1, "link": 0}
+
+
+async def test_distributors_that_share_rates_know_of_each_other(start: Start) -> None:
+    """DIST-7: members of a group that consumes nothing, so the broker forgets one that has died."""
+    shared = "overrides: {defaults: {ingestion: {rate_strategy: global}}}\n"
+    running = [await start(shared) for _ in range(2)]
+
+    def counts() -> list[int]:
+        return [each.distributor.distributors for each in running]
+
+    async with asyncio.timeout(60):
+        while counts() != [2, 2]:
+            await asyncio.sleep(0.2)
 
 
 async def test_an_empty_request_is_answered_and_writes_nothing(start: Start) -> None:

@@ -181,12 +181,6 @@ OF_THE_DISTRIBUTOR = """
     metrics_generator: {processors: [span-metrics], max_active_series: 5}
 """
 NOTED = """
-5: overrides.X.ingestion.rate_strategy: not implemented yet: the global rate strategy; nothing is limited
-6: overrides.X.ingestion.rate_limit_bytes: not implemented yet: rate limits; nothing is limited
-7: overrides.X.ingestion.burst_size_bytes: not implemented yet: rate limits; nothing is limited
-8: overrides.X.ingestion.max_attribute_bytes: not implemented yet: attribute limits of tenants; nothing is cut
-9: overrides.X.ingestion.artificial_delay: not implemented yet: artificial delays; nothing is held back
-10: overrides.X.ingestion.retry_info_enabled: not implemented yet: RetryInfo of tenants; no answer has one
 11: overrides.X.forwarders: not implemented yet: forwarders; nothing is forwarded
 12: overrides.X.cost_attribution.dimensions: not implemented yet: cost attribution; nothing is attributed
 """
@@ -206,8 +200,6 @@ def test_what_the_distributor_would_do_for_a_tenant_is_noted_and_the_rest_holds(
 def test_ovr_4_what_the_distributor_would_do_is_noted_under_its_flat_name() -> None:
     file = "overrides:\n  shop:\n    ingestion_rate_limit_bytes: 1000\n    forwarders: [otel]\n"
     assert configured(file, legacy=True).runtime.notes == (
-        "overrides.yaml:3: overrides.shop.ingestion_rate_limit_bytes: not implemented yet: rate limits; "
-        "nothing is limited",
         "overrides.yaml:4: overrides.shop.forwarders: not implemented yet: forwarders; nothing is forwarded",
     )
 
