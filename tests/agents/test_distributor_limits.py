@@ -22,7 +22,13 @@ overrides:
 """
 TENANTS = """
 overrides:
-  quiet: {ingestion: {rate_limit_bytes: 10, burst_size_bytes: 10, retry_info_enabled: false, max_attribute_bytes: 7, artificial_delay: 1s}}
+  quiet:
+    ingestion:
+      rate_limit_bytes: 10
+      burst_size_bytes: 10
+      retry_info_enabled: false
+      max_attribute_bytes: 7
+      artificial_delay: 1s
 """
 
 
