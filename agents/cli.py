@@ -106,16 +106,56 @@ def generator(config_file: Path | None, kafka: str | None, log_level: str) -> No
     run_stage(config, run)
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
 @CONFIG_FILE
 @KAFKA
 @LOG_LEVEL
-def sink(config_file: Path | None, kafka: str | None, log_level: str) -> None:
+@click.pass_context
+def sink(context: click.Context, config_file: Path | None, kafka: str | None, log_level: str) -> None:
     """Turn the deltas into series and remote-write them."""
+    if context.invoked_subcommand is not None:
+        if config_file is not None or kafka is not None:
+            raise click.UsageError(f"write options behind {context.invoked_subcommand}")
+        return
     config = read_config(config_file, kafka, log_level)
     from agents.sink import run
 
     run_stage(config, run)
+
+
+@sink.command("accept-gap")
+@CONFIG_FILE
+@KAFKA
+@click.option("--shard", required=True, type=click.IntRange(0), help="The partition of the deltas topic.")
+@click.option("--partition", type=click.IntRange(0), help="The partition of the spans topic whose batch is missing.")
+@click.option("--after", metavar="WINDOW", help="The end of its last window before the gap, in ms, or none.")
+@click.option("--offset", type=click.IntRange(0), help="The record of the deltas topic that can't be read.")
+@LOG_LEVEL
+def sink_accept_gap(
+    config_file: Path | None,
+    kafka: str | None,
+    shard: int,
+    partition: int | None,
+    after: str | None,
+    offset: int | None,
+    log_level: str,
+) -> None:
+    """Let a shard go on that stopped, without what is missing: the stopped sink says with which options."""
+    from schemas.control import AcceptGap, SkipRecord
+
+    decided: AcceptGap | SkipRecord
+    if partition is not None and after is not None and offset is None:
+        if after != "none" and not after.isdecimal():
+            raise click.BadParameter("the end of a window in ms, or none", param_hint="--after")
+        decided = AcceptGap(partition, None if after == "none" else int(after))
+    elif offset is not None and partition is None and after is None:
+        decided = SkipRecord(offset)
+    else:
+        raise click.UsageError("give --partition and --after of a missing batch, or --offset of a record")
+    config = read_config(config_file, kafka, log_level)
+    from agents.accept_gap import append
+
+    click.echo(append(config, shard, decided))
 
 
 @cli.command()
