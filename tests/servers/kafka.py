@@ -1,4 +1,4 @@
-"""Apache Kafka, one KRaft node, from the Maven artifacts that tools/fetch_kafka.sh copies into .cache/kafka."""
+"""Apache Kafka, KRaft nodes, from the Maven artifacts that tools/fetch_kafka.sh copies into .cache/kafka."""
 
 import itertools
 import os
@@ -64,60 +64,78 @@ def libraries() -> Path:
     return CACHE / "libs"
 
 
-class KafkaBroker:
-    """A running broker; names of topics are unique within the session, so tests never meet."""
+class KafkaNode:
+    """One process of Kafka, broker and controller; its directory holds its configuration, log and data."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, port: int) -> None:
         self._libs = libraries()
         self._directory = directory
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
         self._config = directory / "server.properties"
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+        self.process: subprocess.Popen[bytes] | None = None
 
-    def format(self) -> None:
+    def format(self, properties: str, *how: str, cluster: str) -> None:
         """Write the configuration and an empty log directory."""
-        text = PROPERTIES.format(port=self.port, controller=free_port(), log_dir=self._directory / "data")
-        self._config.write_text(text)
+        self._config.write_text(properties)
         (self._directory / "log4j2.yaml").write_text(LOGGING)
-        cluster = self._java("kafka.tools.StorageTool", "random-uuid").strip().splitlines()[-1]
-        self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(self._config))
+        self.java("kafka.tools.StorageTool", "format", *how, "-t", cluster, "-c", str(self._config))
 
-    def start(self) -> None:
-        """Start the broker (about 4 s); after `stop` again, on the same port and with the same data."""
-        log = self._directory / "broker.log"
-        with log.open("ab") as out:
-            self._process = subprocess.Popen(
+    def launch(self) -> None:
+        """Start the process, without waiting until it answers."""
+        with self._log.open("ab") as out:
+            self.process = subprocess.Popen(
                 self._command("kafka.Kafka", str(self._config)), stdout=out, stderr=subprocess.STDOUT
             )
-        wait_until(self._answers, self._process, log)
+
+    def wait(self) -> None:
+        """Wait until the broker answers (about 4 s after its launch)."""
+        assert self.process is not None
+        wait_until(self._answers, self.process, self._log)
 
     def stop(self) -> None:
         """Stop the broker by its process id."""
-        if self._process is not None:
-            stop_process(self._process)
+        if self.process is not None:
+            stop_process(self.process)
 
     def kill(self) -> None:
         """kill -9."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "broker.log"
 
     def _answers(self) -> bool:
         try:
-            return bool(self.admin().list_topics(timeout=0.5).brokers)
+            brokers = AdminClient({"bootstrap.servers": self.address, "log_level": 0}).list_topics(timeout=0.5).brokers
         except KafkaException:
             return False
+        return any(broker.port == self.port for broker in brokers.values())
 
     def _command(self, *arguments: str) -> list[str]:
         flags = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         logging = f"-Dlog4j2.configurationFile={self._directory / 'log4j2.yaml'}"
         return ["java", *flags, logging, "-cp", f"{self._libs}/*", *arguments]
 
-    def _java(self, *arguments: str) -> str:
+    def java(self, *arguments: str) -> str:
+        """What one of Kafka's own tools writes."""
         done = subprocess.run(self._command(*arguments), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def new_cluster_id(self) -> str:
+        """An id for `format`; all nodes of a cluster have the same."""
+        return self.java("kafka.tools.StorageTool", "random-uuid").strip().splitlines()[-1]
+
+
+class Kafka:
+    """What tests do with a Kafka at an address; names of topics are unique within the session, so tests never meet."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
 
     def admin(self) -> AdminClient:
         """A client for topics and groups."""
@@ -233,3 +251,31 @@ class KafkaBroker:
                 "log_level": 0,
             }
         )
+
+
+class KafkaBroker(Kafka):
+    """A Kafka of one running broker."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._node = KafkaNode(directory, free_port())
+        self.port = self._node.port
+        super().__init__(self._node.address)
+
+    def format(self) -> None:
+        """Write the configuration and an empty log directory."""
+        text = PROPERTIES.format(port=self.port, controller=free_port(), log_dir=self._directory / "data")
+        self._node.format(text, "--standalone", cluster=self._node.new_cluster_id())
+
+    def start(self) -> None:
+        """Start the broker (about 4 s); after `stop` again, on the same port and with the same data."""
+        self._node.launch()
+        self._node.wait()
+
+    def stop(self) -> None:
+        """Stop the broker by its process id."""
+        self._node.stop()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._node.kill()
