@@ -6,6 +6,7 @@ missing stops the shard.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from itertools import takewhile
 from typing import TypeVar
 
 from schemas.control import Waiver
@@ -39,7 +40,7 @@ class HoldBack:
         self._waits_for = offset
 
     def waivers(self, shard: Shard) -> list[Waiver]:
-        """What is due, by partition: the newest of the windows that have waited long enough for it.
+        """What is due, by partition: the newest window that, as all before it, has waited long enough for it.
 
         A window waits from the latest of these: the partition's last delivery, the window's first batch, the start. A
         partition whose chain has a gap gets none, since the shard stops for it.
@@ -67,7 +68,8 @@ class HoldBack:
         latest = now - self._hold_back_s
         if max(self._started, self._delivered.get(partition, self._started)) > latest:
             return None
-        return max((end_ms for end_ms, began in self._windows.items() if began <= latest), default=None)
+        waited = takewhile(lambda end_ms: self._windows[end_ms] <= latest, sorted(self._windows))
+        return max(waited, default=None)
 
 
 def _noticed(known: Mapping[T, float], there: Iterable[T], now: float) -> dict[T, float]:

@@ -307,6 +307,30 @@ async def test_a_sink_that_pauses_appends_no_waiver(tmp_path: Path) -> None:
         assert log.controls == [], "window 6 has only now begun to wait, as far as can be seen"
 
 
+async def test_while_every_endpoint_is_down_no_more_of_the_log_is_taken_than_a_few_deliveries(tmp_path: Path) -> None:
+    log = Log()
+    async with running(tmp_path, log) as it:
+        it.storage.is_up.clear()
+        log.append(*(part(p, number) for number in range(1, 101) for p in (0, 1)))
+        it.worker.end = log.high
+
+        async def deliver() -> None:
+            for record in log.records:
+                await it.owner.put([record])
+
+        delivering = asyncio.create_task(deliver())
+        await it.until(lambda: it.owner.paused)
+        await asyncio.sleep(0.1)
+        taken = it.owner.next_offset
+        it.now = 10 * HOLD_BACK_S
+        await asyncio.sleep(0.1)
+        assert it.owner.next_offset == taken <= 10
+        assert it.owner.paused
+        it.storage.is_up.set()
+        await delivering
+        await it.until(lambda: len(it.storage.windows) == 100)
+
+
 async def test_other_control_records_at_the_end_keep_nothing_waiting(tmp_path: Path) -> None:
     log = Log()
     log.append(part(0, 1), Tick(5))
