@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 from itertools import pairwise
 
 from schemas.errors import Malformed, Reason
@@ -23,6 +24,9 @@ TARGET_INFO_RESERVED = SPAN_METRICS_RESERVED | {b"job", b"instance"}
 
 MAX_LABEL_SET_BYTES = 1 << 18
 """Longer label bytes are invalid: a row of deltas has to fit into one record of Kafka. Tempo has no such limit."""
+
+_ROUTES_KEPT, _DECODED_KEPT = 10_000, 1_000
+_SHORT_SET_BYTES = 4_000
 
 _OUTSIDE_NAMES = re.compile(r"[^A-Za-z0-9_]")
 
@@ -66,6 +70,10 @@ def encode_labels(pairs: Iterable[tuple[str, str]]) -> bytes:
 
 def decode_labels(encoded: bytes) -> tuple[tuple[str, str], ...]:
     """The pairs, sorted by name. Raises Malformed for what `label_set` doesn't produce."""
+    return _decoded_lately(encoded) if len(encoded) <= _SHORT_SET_BYTES else _decoded(encoded)
+
+
+def _decoded(encoded: bytes) -> tuple[tuple[str, str], ...]:
     texts: list[str] = []
     at = 0
     while at < len(encoded):
@@ -83,6 +91,10 @@ def decode_labels(encoded: bytes) -> tuple[tuple[str, str], ...]:
     return tuple(zip(names, texts[1::2], strict=True))
 
 
+# The metrics of one label set are made into series in turn.
+_decoded_lately = lru_cache(maxsize=_DECODED_KEPT)(_decoded)
+
+
 def float_text(x: float) -> str:
     """The shortest decimal that reads back as `x`, never with an exponent (PRIM-3, REG-10)."""
     if math.isnan(x):
@@ -95,6 +107,7 @@ def float_text(x: float) -> str:
     return text.removesuffix(".0")
 
 
+@lru_cache(maxsize=_ROUTES_KEPT)
 def shard_of(tenant: str, route: bytes, shards: int) -> int:
     """The partition of `[deltas]` that owns the series of a tenant with this routing label value."""
     return partition_of(tenant.encode() + b"\0" + route, shards)

@@ -73,7 +73,9 @@ class ProcessorRows:
 
 def counter_rows(metric: MetricId, chosen: Columns, lo: Columns, hi: Columns) -> Block:
     """Rows of a counter or gauge for the chosen groups; all columns have one row per group."""
-    groups = np.flatnonzero(chosen)
+    groups = chosen.nonzero()[0]
+    if not len(groups):
+        return NO_BLOCK
     rows = np.zeros(len(groups), ROW)
     rows["labels"], rows["metric"] = groups, int(metric)
     rows["bucket"], rows["layout"] = NO_BUCKET, NO_LAYOUT

@@ -66,12 +66,12 @@ class ServiceGraphs:
         self._plan, self._interner, self._cache, self._max_bytes = plan, interner, cache, max_bytes
         for table in waiting:
             plan.include(table.column("tenant").to_pylist())
-        groups = new_groups(64, EDGE_VALUES, HISTOGRAMS)
-        totals, counts = np.zeros(64, EDGE_TOTALS), np.zeros((1, COUNTS), np.int64)
+        values, places, tenants = self._sizes()
+        groups, totals = new_groups(64, EDGE_VALUES + values, places), np.zeros(64, EDGE_TOTALS)
+        counts = np.zeros((tenants, COUNTS), np.int64)
         self._state = EdgeTotals(groups, totals, new_cells(128), counts, new_native_cells(64))
         self._half_edges = restored_half_edges(waiting.half_edges, plan, interner)
         self._dropped = restored_dropped_sides(waiting.dropped_sides, plan)
-        self._widen()
 
     def fold(self, spans: SpanColumns) -> None:
         """Take the spans of a frame, in log order."""
@@ -129,6 +129,8 @@ class ServiceGraphs:
         return self._cache.of(names, values, settings.max_label_name_length, settings.max_label_value_length)
 
     def _blocks(self, count: int) -> list[Block]:
+        if not count:
+            return []
         tenant = self._state.groups.keys[:count, EDGE_TENANT]
         totals, table = self._state.totals[:count], self._state.cells
         every = [settings.service_graphs for settings in self._plan.settings]
@@ -156,16 +158,20 @@ class ServiceGraphs:
 
     def _widen(self) -> None:
         """Room for the dimensions, buckets and counts of tenants that have just appeared."""
-        plan, (groups, totals, cells, counts, native) = self._plan.service_graphs, self._state
-        values = max(int(plan.slot_counts.max(initial=0)), 1)
-        tenants = max(len(plan.active), 1)
+        groups, totals, cells, counts, native = self._state
+        values, places, tenants = self._sizes()
         if len(counts) < tenants:
             counts = np.concatenate([counts, np.zeros((tenants - len(counts), COUNTS), np.int64)])
-        places = (plan.limits_ns.shape[1] + 1) * HISTOGRAMS
         groups = resized_groups(groups, 0, EDGE_VALUES + values, places)
         self._state = EdgeTotals(groups, totals, cells, counts, native)
         self._half_edges = resized_half_edges(self._half_edges, 0, values, tenants, 0)
         self._dropped = resized_half_edges(self._dropped, 0, 1, SIDES * tenants, 0)
+
+    def _sizes(self) -> tuple[int, int, int]:
+        """The values and places of an edge that has most of them, and the tenants; at least one of each."""
+        plan = self._plan.service_graphs
+        values, places = max(int(plan.slot_counts.max(initial=0)), 1), (plan.limits_ns.shape[1] + 1) * HISTOGRAMS
+        return values, places, max(len(plan.active), 1)
 
     def _grow(self, key_bytes: int) -> None:
         """Room for a group, its cells and a half-edge with a key of that length."""

@@ -155,7 +155,8 @@ def _span_values(
 ) -> npt.NDArray[np.int32]:
     attributes = frame.spans.attributes
     values = np.full((len(plan.keys), len(sides)), ABSENT, np.int32)
-    for row, read_on in enumerate(plan.sides):
+    for row in np.flatnonzero((attributes.kind != 0).any(axis=1)).tolist():
+        read_on = plan.sides[row]
         if read_on:
             wanted = measured & ((sides & read_on) != 0)
             values[row] = interner.column(
@@ -168,7 +169,7 @@ def _resource_values(frame: SpanFrame, plan: Plan, interner: Interner) -> npt.ND
     attributes = frame.resources.attributes
     every = np.ones(attributes.kind.shape[1], np.bool_)
     values = np.full((len(plan.keys), len(every)), ABSENT, np.int32)
-    for row in range(len(plan.keys)):
+    for row in np.flatnonzero((attributes.kind != 0).any(axis=1)).tolist():
         values[row] = interner.column(
             frame.data, attributes.kind[row], attributes.offset[row], attributes.length[row], every
         )

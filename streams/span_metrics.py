@@ -170,6 +170,8 @@ class SpanMetrics:
         return self._caches.labels.of(names, tuple(values), *lengths)
 
     def _blocks(self, count: int) -> list[Block]:
+        if not count:
+            return []
         tenant = self._state.groups.keys[:count, _TENANT]
         totals, table = self._state.totals[:count], self._state.cells
         every = [settings.span_metrics for settings in self._plan.settings]

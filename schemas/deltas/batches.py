@@ -4,6 +4,7 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -37,6 +38,7 @@ _DIGEST_BYTES = 16
 _CHECKSUM_BYTES = 8
 _ENTRY_BYTES = 32
 _INT32_MAX = (1 << 31) - 1
+_ENTRIES_KEPT = 10_000
 
 
 def encode_window(window: Window, partition: int, partitions: int, shards: int) -> list[list[bytes]]:
@@ -216,8 +218,13 @@ def _cuts(following: np.ndarray, first: np.ndarray) -> list[int]:
 
 
 def _entry_cost(key: LedgerKey) -> int:
-    texts = [key.counter, *(text for pair in key.labels for text in pair)]
-    return sum(len(text.encode()) + _ENTRY_BYTES for text in texts)
+    return sum(len(text) + _ENTRY_BYTES for text in _entry_texts(key))
+
+
+@lru_cache(maxsize=_ENTRIES_KEPT)
+def _entry_texts(key: LedgerKey) -> tuple[bytes, ...]:
+    """The texts of a ledger entry, most of which come in every window."""
+    return tuple(text.encode() for text in (key.counter, *(text for pair in key.labels for text in pair)))
 
 
 def _encode_part(part: Batch, content: Columns) -> bytes:
@@ -298,7 +305,7 @@ def _digest(whole: Batch, content: Columns) -> bytes:
         digest.update(struct.pack(f"<q{len(layout)}d", len(layout), *layout))
     digest.update(struct.pack("<q", -1))
     for key, count in whole.ledger.items():
-        texts = [text.encode() for text in (key.counter, *(text for pair in key.labels for text in pair))]
+        texts = _entry_texts(key)
         digest.update(struct.pack(f"<Qq{len(texts)}q", count, len(texts), *map(len, texts)))
         digest.update(b"".join(texts))
     digest.update(struct.pack("<q", len(whole.ledger)))

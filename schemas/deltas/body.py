@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.deltas.columns import EXEMPLAR_COLUMNS, NATIVE_LAYOUTS, NO_BUCKET, NO_LAYOUT, ROW, native_layout
-from schemas.deltas.rows import DeltaRows, ascend, binary_lengths, sort_keys
+from schemas.deltas.rows import NO_ROWS, DeltaRows, ascend, binary_lengths, sort_keys
 from schemas.deltas.types import Layout
 from schemas.errors import Malformed, Reason
 from schemas.label_bytes import check_label_bytes
@@ -83,8 +83,15 @@ class Columns(NamedTuple):
     traces: pa.Array
 
 
+_NO_COLUMNS = Columns(
+    Dictionary(np.empty(0, np.int32), ()), Dictionary(np.empty(0, np.int32), ()), NO_ROWS.cells, NO_ROWS.traces
+)
+
+
 def columns(rows: DeltaRows) -> Columns:
     """The columns of rows, which `tidied` gave or `decode_rows`."""
+    if not len(rows):
+        return _NO_COLUMNS
     tenants = [tenant.encode() for tenant in rows.tenants]
     tenant, labels = _dictionary(rows.cells["tenant"], tenants), _dictionary(rows.cells["labels"], rows.labels)
     return Columns(tenant, labels, rows.cells, rows.traces)
@@ -136,8 +143,13 @@ def check_rows(rows: DeltaRows, layouts: tuple[Layout, ...]) -> None:
         raise Malformed(Reason.ROWS, "; ".join(broken))
 
 
+_NO_COSTS = np.empty(0, np.int64), np.empty(0, np.int64)
+
+
 def row_costs(columns: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Estimates of canonical rows' bytes in a body: of each after the one before it, and of each as the first."""
+    if not len(columns.cells):
+        return _NO_COSTS
     texts = _lengths_of_rows(columns.tenant) + _lengths_of_rows(columns.labels) + _ENTRY_BYTES
     new = np.ones(len(columns.cells), np.bool_)
     new[1:] = _changes(columns.labels.indices) | _changes(columns.tenant.indices)
@@ -194,11 +206,13 @@ def hash_rows(columns: Columns, update: Callable[[Any], None]) -> None:
 
 def _dictionary(numbers: npt.NDArray[np.int32], texts: Sequence[bytes]) -> Dictionary:
     """A column of numbers of texts, which come in runs."""
-    starts = np.flatnonzero(np.concatenate([[True], _changes(numbers)])[: len(numbers)])
+    run = np.zeros(len(numbers), np.int64)
+    changes = _changes(numbers)
+    np.cumsum(changes, out=run[1:])
+    firsts = [int(numbers[0]), *numbers[1:][changes].tolist()]
     used: dict[bytes, int] = {}
-    of_runs = [used.setdefault(texts[number], len(used)) for number in numbers[starts].tolist()]
-    lengths = np.diff(starts, append=len(numbers))
-    return Dictionary(np.repeat(np.array(of_runs, np.int32), lengths), list(used))
+    of_runs = [used.setdefault(texts[number], len(used)) for number in firsts]
+    return Dictionary(np.array(of_runs, np.int32)[run], list(used))
 
 
 def _changes(numbers: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:

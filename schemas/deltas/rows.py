@@ -169,7 +169,8 @@ def ranks(texts: Sequence[Text]) -> Numbers:
 def binary_lengths(texts: pa.Array) -> npt.NDArray[np.int32]:
     """The length of each text of a binary array."""
     offsets = np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, 4 * texts.offset)
-    return np.diff(offsets)
+    lengths: npt.NDArray[np.int32] = offsets[1:] - offsets[:-1]
+    return lengths
 
 
 def _numbers(texts: Sequence[Any], known: dict[Any, int]) -> npt.NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ ABSENT, UNSET = 0, 255
 """The kinds of an attribute that isn't there, and of one without a value."""
 
 _SLOTS = 256
+_TABLES_KEPT = 64
 
 
 class Mode(IntEnum):
@@ -60,7 +62,11 @@ class WantedKeys(NamedTuple):
 
 def wanted_keys(keys: Sequence[str | WantedKey]) -> WantedKeys:
     """The table of keys, which are numbered in their order."""
-    wanted = each_wanted(keys)
+    return _wanted_keys(each_wanted(keys))
+
+
+@lru_cache(maxsize=_TABLES_KEPT)
+def _wanted_keys(wanted: tuple[WantedKey, ...]) -> WantedKeys:
     texts = [key.name.encode() for key in wanted]
     text = np.frombuffer(b"".join(texts), np.uint8)
     bounds = np.cumsum([0, *map(len, texts)], dtype=np.int64)
