@@ -9,19 +9,20 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import structlog
 
 from agents import kafka
+from agents.broker import Broker, kafka_broker
 from agents.inbox import Inbox, LogRecord
 from agents.live_config import LiveConfig
-from agents.log_probe import Ends, LogProbe
+from agents.log_probe import Ends
 from agents.memory import keep_freed_memory
 from agents.own_metrics import OwnMetrics
-from agents.producer import Headers, Producer
-from agents.rules_log import KafkaTopics, RulesLog
+from agents.producer import Headers
+from agents.rules_log import Clocks, RulesLog
 from agents.ticks import TickTimer
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
@@ -58,16 +59,25 @@ class Delivery:
 
 
 class Generator:
-    """What the owners of one process share: clients, settings, threads and metrics."""
+    """What the owners of one process share: the way to Kafka, settings, threads, clocks and metrics."""
 
-    def __init__(self, config: Config, live: LiveConfig, metrics: OwnMetrics, partitions: int, shards: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        live: LiveConfig,
+        metrics: OwnMetrics,
+        partitions: int,
+        shards: int,
+        broker: Broker,
+        threads: Executor,
+        *,
+        clocks: Clocks,
+    ) -> None:
         self.config, self.live, self.metrics = config, live, metrics
         self.partitions, self.shards = partitions, shards
         self.names = TopicNames.of(config)
-        self.producer = Producer(kafka.producer_settings(config))
-        self.rules_log = RulesLog(live, KafkaTopics(config), metrics.config, "generator")
-        self.probe = LogProbe(kafka.client_settings(config))
-        self.threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fold")
+        self.broker, self.threads, self.clocks = broker, threads, clocks
+        self.rules_log = RulesLog(live, broker.topics, metrics.config, "generator", clocks)
         self.codec = Codec(config.metrics_generator.codec)
         self.format = RecordFormat(self.codec, config.spanmill.tenant_headers)
 
@@ -81,11 +91,6 @@ class Generator:
         saved = table.get(checkpoint_key(partition))
         return PartitionOwner(self, worker, partition, None if saved is None else decode_checkpoint(saved))
 
-    def close(self) -> None:
-        """Flush and stop the threads."""
-        self.producer.close()
-        self.threads.shutdown(wait=False, cancel_futures=True)
-
 
 class PartitionOwner:
     """One owned partition of `[spans]`."""
@@ -96,9 +101,9 @@ class PartitionOwner:
         self.partition = partition
         self._generator, self._worker = generator, worker
         self._checkpoint = checkpoint
-        self._inbox = Inbox(generator.probe, generator.names.spans, partition, self.start_offset)
+        self._inbox = Inbox(generator.broker.probe, generator.names.spans, partition, self.start_offset)
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue(DELIVERIES_IN_FLIGHT)
-        self._timer = TickTimer(generator.config.spanmill.generator.tick_after_s)
+        self._timer = TickTimer(generator.config.spanmill.generator.tick_after_s, generator.clocks.elapsed_s)
         self._folding = False
         self._folded: PartitionFold | None = None
 
@@ -158,7 +163,7 @@ class PartitionOwner:
         It has the rules that hold until the first configuration record: this process' own.
         """
         names, saved = self._generator.names, self._checkpoint
-        ends = await self._generator.probe.ends(names.spans, self.partition)
+        ends = await self._generator.broker.probe.ends(names.spans, self.partition)
         replaced = saved is not None and await self._replaced(saved, ends)
         if saved is not None and saved.rules is not None and not replaced:
             return saved
@@ -175,7 +180,7 @@ class PartitionOwner:
         topic = self._generator.names.spans
         at = None
         if ends.low <= saved.next_offset < ends.high:
-            at = await self._generator.probe.first_from(topic, self.partition, saved.next_offset)
+            at = await self._generator.broker.probe.first_from(topic, self.partition, saved.next_offset)
         replaced = saved.next_offset > ends.high or (
             at is not None
             and saved.next_timestamp_ms is not None
@@ -284,7 +289,7 @@ class PartitionOwner:
                 for shards in windows:
                     for shard, parts in enumerate(shards):
                         for part in parts:
-                            sent.append(await generator.producer.send(generator.names.deltas, shard, part))
+                            sent.append(await generator.broker.producer.send(generator.names.deltas, shard, part))
                             generator.metrics.batch_bytes.inc(len(part))
         batches = len(sent)
         for delivery in deliveries:
@@ -292,7 +297,7 @@ class PartitionOwner:
         try:
             await asyncio.gather(*sent)
         except Exception:
-            generator.producer.purge()  # nothing may follow a batch that failed: the chain would be broken
+            generator.broker.producer.purge()  # nothing may follow a batch that failed: the chain would be broken
             raise
         generator.metrics.batches_sent.inc(batches)
 
@@ -308,7 +313,7 @@ class PartitionOwner:
             ("timestamp", str(rejected.timestamp_ms).encode()),
         ]
         self._generator.metrics.dead_letters.labels("malformed").inc()
-        return await self._generator.producer.send(
+        return await self._generator.broker.producer.send(
             names.dead_letters, 0, rejected.value, key=place.encode(), headers=headers
         )
 
@@ -327,7 +332,7 @@ class PartitionOwner:
             if not self.at_end or not self._timer.due(self._fold.open_end_ms, self.next_offset):
                 continue
             tick = encode_control(Tick(self._fold.open_end_ms or 0))
-            appended = await generator.producer.send(
+            appended = await generator.broker.producer.send(
                 generator.names.spans, self.partition, b"", headers=[(CONTROL_HEADER, tick)]
             )
             self._timer.appended(await appended)
@@ -360,8 +365,12 @@ async def run(
         if live is None:
             live = LiveConfig(config, metrics.config, embedded=embedded)
             await running.enter_async_context(live.watched())
-        generator = Generator(config, live, metrics, counts[names.spans], counts[names.deltas])
-        running.callback(generator.close)
+        broker = kafka_broker(config)
+        running.push_async_callback(asyncio.to_thread, broker.producer.close)
+        threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="fold")
+        running.callback(threads.shutdown, wait=False, cancel_futures=True)
+        partitions, shards = counts[names.spans], counts[names.deltas]
+        generator = Generator(config, live, metrics, partitions, shards, broker, threads, clocks=Clocks())
         await running.enter_async_context(generator.rules_log.running())
         settings = WorkerSettings(
             app_id=names.generator_app,

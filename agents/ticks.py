@@ -4,7 +4,6 @@ This is the one place of the generator where a clock is read. What it decides go
 is read back, so a successor, a zombie and a replay all decide alike.
 """
 
-import time
 from collections.abc import Callable
 
 AT_MOST_EVERY_S = 1.0
@@ -15,7 +14,7 @@ class TickTimer:
 
     poll_s = 0.2
 
-    def __init__(self, after_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, after_s: float, clock: Callable[[], float]) -> None:
         self._after_s, self._clock = after_s, clock
         self._newest_ms: int | None = None
         self._read_at = 0.0
