@@ -1,4 +1,4 @@
-"""OTLP over gRPC. Requests stay bytes: no message object is made of them."""
+"""Spans over gRPC. Requests of OTLP stay bytes: no message object is made of them."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,15 +6,20 @@ import grpc
 import grpc.aio
 
 from agents.distributor.intake import Intake
-from agents.distributor.status import RefusedError, status_protobuf
+from agents.distributor.status import Code, RefusedError, status_protobuf
 from agents.otlp_protocol import EXPORT_METHOD, NO_METRICS_HEADER, ORG_ID_HEADER
-from schemas.config.distributor import OtlpGrpc
+from schemas import jaeger
+from schemas.config.distributor import GrpcSettings
+from schemas.errors import Malformed
 
 STOP_GRACE_S = 15.0
 """For requests in flight: longer than Kafka's time-out, so that each gets its answer."""
 
 RESPONSE = b""
-"""An ExportTraceServiceResponse without partial success: none is ever reported (Tempo DIST-6)."""
+"""Of either method: an OTLP one without partial success, for none is ever reported (Tempo DIST-6)."""
+
+POST_SPANS_METHOD = "/jaeger.api_v2.CollectorService/PostSpans"
+"""Jaeger's method that takes spans."""
 
 STATUS_DETAILS = "grpc-status-details-bin"
 """The trailer with a google.rpc.Status, whose details say when to come again."""
@@ -23,20 +28,41 @@ STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handler = Callable[[bytes, Context], Awaitable[bytes]]
+Translation = Callable[[bytes], bytes]
+"""A request's spans as OTLP. Raises Malformed."""
+
+
+def otlp(body: bytes) -> bytes:
+    """OTLP is left as it is."""
+    return body
+
+
+def jaeger_batch(body: bytes) -> bytes:
+    """A PostSpansRequest."""
+    return jaeger.traces_data(jaeger.batch_of_request(body)).SerializeToString()
+
+
+METHODS: dict[str, tuple[str, Translation]] = {
+    "OTLP": (EXPORT_METHOD, otlp),
+    "Jaeger": (POST_SPANS_METHOD, jaeger_batch),
+}
+"""By protocol (Tempo DIST-1)."""
 
 
 class GrpcReceiver:
-    """The gRPC server; `address` is known once it is started."""
+    """A gRPC server for one protocol of `METHODS`; `address` is known once it is started."""
 
-    def __init__(self, settings: OtlpGrpc, intake: Intake) -> None:
+    def __init__(self, settings: GrpcSettings, protocol: str, intake: Intake) -> None:
+        self.name = f"{protocol} over gRPC"
         self._settings, self._intake = settings, intake
+        method, self._translate = METHODS[protocol]
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib << 20),
                 ("grpc.so_reuseport", 0),  # a second distributor on the port is a mistake that must be seen
             ]
         )
-        self._server.add_generic_rpc_handlers((Service(self.export),))
+        self._server.add_generic_rpc_handlers((Service(method, self.export),))
         self.address = ""
 
     async def start(self) -> None:
@@ -56,22 +82,28 @@ class GrpcReceiver:
         org_ids = [_text(value) for key, value in metadata if key == ORG_ID_HEADER]
         no_metrics = any(key == NO_METRICS_HEADER for key, _ in metadata)
         try:
-            await self._intake.push(body, org_ids, no_metrics=no_metrics)
+            await self._intake.push(self._translated(body), org_ids, no_metrics=no_metrics)
         except RefusedError as error:
             trailers = ((STATUS_DETAILS, status_protobuf(error.code, error.message, error.retry_after_s)),)
             await context.abort(STATUS_CODES[error.code], error.message, trailers if error.retry_after_s > 0 else ())
         return RESPONSE
 
+    def _translated(self, body: bytes) -> bytes:
+        try:
+            return self._translate(body)
+        except Malformed as error:
+            raise RefusedError(Code.INVALID_ARGUMENT, f"not a request of {self.name}: {error}") from error
+
 
 class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """Routes the one method that there is; without serialisers, its request and response are bytes."""
 
-    def __init__(self, export: Handler) -> None:
-        self._export = grpc.unary_unary_rpc_method_handler(export)
+    def __init__(self, method: str, export: Handler) -> None:
+        self._method, self._export = method, grpc.unary_unary_rpc_method_handler(export)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         """The handler of a method; None answers UNIMPLEMENTED."""
-        return self._export if handler_call_details.method == EXPORT_METHOD else None
+        return self._export if handler_call_details.method == self._method else None
 
 
 def _text(value: str | bytes) -> str:

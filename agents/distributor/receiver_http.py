@@ -1,6 +1,7 @@
-"""OTLP over HTTP: protobuf and JSON, gzip."""
+"""Spans over HTTP: what the receivers have in common. How each reads bodies and answers is its form's affair."""
 
 import math
+from typing import Protocol
 
 from aiohttp import web
 
@@ -8,25 +9,50 @@ from agents.distributor.bodies import BodyTooLargeError, decoded
 from agents.distributor.intake import Intake
 from agents.distributor.status import HTTP_STATUS, Code, RefusedError, status_json, status_protobuf
 from agents.otlp_protocol import NO_METRICS_HEADER, ORG_ID_HEADER
-from schemas.config.distributor import OtlpHttp
+from schemas import jaeger, zipkin
+from schemas.config.distributor import HttpSettings
 from schemas.errors import Malformed
 from schemas.otlp_json import traces_data_bytes
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
+THRIFT = ("application/x-thrift", "application/vnd.apache.thrift.binary")
+TEXT = "text/plain"
 
 STOP_GRACE_S = 15.0
 """As for gRPC."""
 
 
-class HttpReceiver:
-    """The HTTP server; `address` is known once it is started."""
+class Form(Protocol):
+    """How a protocol uses HTTP."""
 
-    def __init__(self, settings: OtlpHttp, intake: Intake) -> None:
-        self._settings, self._intake = settings, intake
+    @property
+    def name(self) -> str:
+        """The protocol's."""
+
+    @property
+    def media_types(self) -> tuple[str, ...]:
+        """Those of its requests."""
+
+    def traces_data(self, kind: str, body: bytes) -> bytes:
+        """A request's spans as OTLP. Raises Malformed."""
+
+    def success(self, kind: str) -> web.Response:
+        """The answer to a request that was taken."""
+
+    def failure(self, kind: str, status: int, error: RefusedError) -> web.Response:
+        """The answer to another one."""
+
+
+class HttpReceiver:
+    """An HTTP server for one path; `address` is known once it is started."""
+
+    def __init__(self, settings: HttpSettings, path: str, form: Form, intake: Intake) -> None:
+        self.name = f"{form.name} over HTTP"
+        self._settings, self._form, self._intake = settings, form, intake
         app = web.Application(client_max_size=settings.max_request_body_size)
-        app.router.add_post(settings.traces_url_path, self.export)
-        # Bodies are decoded by us, with a limit on what they become and an OTLP answer if they don't.
+        app.router.add_post(path, self.export)
+        # Bodies are decoded by us, with a limit on what they become and an answer in the client's form if they don't.
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, auto_decompress=False, shutdown_timeout=STOP_GRACE_S
         )
@@ -46,35 +72,90 @@ class HttpReceiver:
     async def export(self, request: web.Request) -> web.Response:
         """Answer one request, in its own encoding (Tempo DIST-6)."""
         kind = request.content_type
-        if kind not in {PROTOBUF, JSON}:
-            text = f"415 unsupported media type, supported: [{JSON}, {PROTOBUF}]"
-            return web.Response(status=415, text=text)
+        if kind not in self._form.media_types:
+            supported = ", ".join(self._form.media_types)
+            return web.Response(status=415, text=f"415 unsupported media type, supported: [{supported}]")
         try:
             body = await self._body(request)
             org_ids = request.headers.getall(ORG_ID_HEADER, [])
             await self._intake.push(body, org_ids, no_metrics=NO_METRICS_HEADER in request.headers)
         except RefusedError as error:
-            return _failure(kind, HTTP_STATUS[error.code], error)
+            return self._failure(kind, HTTP_STATUS[error.code], error)
         except (BodyTooLargeError, web.HTTPRequestEntityTooLarge):
             limit = self._settings.max_request_body_size
             too_large = RefusedError(Code.INVALID_ARGUMENT, f"the body is longer than {limit} bytes")
-            return _failure(kind, 413, too_large)
-        return web.Response(body=b"{}" if kind == JSON else b"", content_type=kind)
+            return self._failure(kind, 413, too_large)
+        return self._form.success(kind)
 
     async def _body(self, request: web.Request) -> bytes:
-        """The request's protobuf bytes."""
+        """The request's spans as OTLP."""
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         body = decoded(await request.read(), encoding, self._settings.max_request_body_size)
-        if request.content_type == PROTOBUF:
-            return body
         try:
-            return traces_data_bytes(body, 1)
+            return self._form.traces_data(request.content_type, body)
         except Malformed as error:
-            raise RefusedError(Code.INVALID_ARGUMENT, f"not an OTLP trace request: {error}") from error
+            raise RefusedError(Code.INVALID_ARGUMENT, f"not a request of {self._form.name}: {error}") from error
+
+    def _failure(self, kind: str, status: int, error: RefusedError) -> web.Response:
+        response = self._form.failure(kind, status, error)
+        if error.retry_after_s > 0:
+            response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+        return response
 
 
-def _failure(kind: str, status: int, error: RefusedError) -> web.Response:
-    encode = status_json if kind == JSON else status_protobuf
-    body = encode(error.code, error.message, error.retry_after_s)
-    headers = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s > 0 else {}
-    return web.Response(status=status, body=body, content_type=kind, headers=headers)
+class OtlpForm:
+    """OTLP: a google.rpc.Status in the request's encoding says what is wrong."""
+
+    name = "OTLP"
+    media_types = (JSON, PROTOBUF)
+
+    def traces_data(self, kind: str, body: bytes) -> bytes:
+        """Protobuf is left as it is."""
+        return body if kind == PROTOBUF else traces_data_bytes(body, 1)
+
+    def success(self, kind: str) -> web.Response:
+        """No partial success is ever reported."""
+        return web.Response(body=b"{}" if kind == JSON else b"", content_type=kind)
+
+    def failure(self, kind: str, status: int, error: RefusedError) -> web.Response:
+        """The status with its details."""
+        encode = status_json if kind == JSON else status_protobuf
+        body = encode(error.code, error.message, error.retry_after_s)
+        return web.Response(status=status, body=body, content_type=kind)
+
+
+class TextForm:
+    """What Zipkin and Jaeger have in common: 202, or a line of text."""
+
+    def success(self, kind: str) -> web.Response:  # noqa: ARG002 -- the same for all
+        """Taken."""
+        return web.Response(status=202)
+
+    def failure(self, kind: str, status: int, error: RefusedError) -> web.Response:  # noqa: ARG002
+        """The message."""
+        return web.Response(status=status, text=f"{error.message}\n")
+
+
+class ZipkinForm(TextForm):
+    """Zipkin's spans in JSON (Tempo DIST-1)."""
+
+    name = "Zipkin"
+    media_types = (JSON,)
+
+    def __init__(self, *, parse_string_tags: bool) -> None:
+        self._parse_string_tags = parse_string_tags
+
+    def traces_data(self, kind: str, body: bytes) -> bytes:  # noqa: ARG002 -- there is only one
+        """A list of spans."""
+        return zipkin.traces_data(body, parse_string_tags=self._parse_string_tags).SerializeToString()
+
+
+class JaegerForm(TextForm):
+    """A batch of Jaeger's in Thrift's binary protocol (Tempo DIST-1)."""
+
+    name = "Jaeger"
+    media_types = THRIFT
+
+    def traces_data(self, kind: str, body: bytes) -> bytes:  # noqa: ARG002 -- both are the same
+        """One batch."""
+        return jaeger.traces_data(jaeger.batch_of_thrift(body)).SerializeToString()

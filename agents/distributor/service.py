@@ -13,7 +13,7 @@ from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.presence import Presence
 from agents.distributor.producer import RecordProducer
 from agents.distributor.receiver_grpc import GrpcReceiver
-from agents.distributor.receiver_http import HttpReceiver
+from agents.distributor.receiver_http import HttpReceiver, JaegerForm, OtlpForm, ZipkinForm
 from agents.live_config import LiveConfig
 from agents.own_metrics import OwnMetrics
 from agents.producer import Producer
@@ -22,6 +22,8 @@ from schemas.config import Config
 from schemas.otlp.regroup import rehearse
 
 log = structlog.get_logger(__name__)
+
+JAEGER_PATH, ZIPKIN_PATH = "/api/traces", "/api/v2/spans"
 
 
 class Distributor:
@@ -54,23 +56,33 @@ class Distributor:
             max_record=settings.producer_max_record_size_bytes,
             multitenancy=config.multitenancy_enabled,
         )
-        protocols = config.distributor.receivers.otlp.protocols
-        self.grpc = GrpcReceiver(protocols.grpc, self._intake) if protocols.grpc else None
-        self.http = HttpReceiver(protocols.http, self._intake) if protocols.http else None
+        receivers = config.distributor.receivers
+        otlp, jaeger, zipkin = receivers.otlp.protocols, receivers.jaeger, receivers.zipkin
+        self.grpc = GrpcReceiver(otlp.grpc, "OTLP", self._intake) if otlp.grpc else None
+        self.http = HttpReceiver(otlp.http, otlp.http.traces_url_path, OtlpForm(), self._intake) if otlp.http else None
+        self.jaeger_grpc = self.jaeger_http = self.zipkin = None
+        if jaeger is not None and jaeger.protocols.grpc is not None:
+            self.jaeger_grpc = GrpcReceiver(jaeger.protocols.grpc, "Jaeger", self._intake)
+        if jaeger is not None and jaeger.protocols.thrift_http is not None:
+            self.jaeger_http = HttpReceiver(jaeger.protocols.thrift_http, JAEGER_PATH, JaegerForm(), self._intake)
+        if zipkin is not None:
+            form = ZipkinForm(parse_string_tags=zipkin.parse_string_tags)
+            self.zipkin = HttpReceiver(zipkin, ZIPKIN_PATH, form, self._intake)
+        every = (self.grpc, self.http, self.jaeger_grpc, self.jaeger_http, self.zipkin)
+        self._receivers = [receiver for receiver in every if receiver is not None]
 
     async def start(self) -> None:
         """Listen on the configured addresses, with everything compiled that a request needs."""
         await asyncio.to_thread(rehearse)
         if self._presence is not None:
             self._presence.start()
-        for name, receiver in (("grpc", self.grpc), ("http", self.http)):
-            if receiver is not None:
-                await receiver.start()
-                log.info("listening for OTLP", protocol=name, address=receiver.address)
+        for receiver in self._receivers:
+            await receiver.start()
+            log.info("listening for spans", receiver=receiver.name, address=receiver.address)
 
     async def stop(self) -> None:
         """Answer what is in flight, then stop."""
-        await asyncio.gather(*(receiver.stop() for receiver in (self.grpc, self.http) if receiver is not None))
+        await asyncio.gather(*(receiver.stop() for receiver in self._receivers))
         await self.records.close()
         await asyncio.to_thread(self._producer.close)
         if self._presence is not None:

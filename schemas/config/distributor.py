@@ -19,10 +19,10 @@ def check_endpoint(endpoint: str) -> str:
 Endpoint = Annotated[str, AfterValidator(check_endpoint)]
 
 
-class OtlpGrpc(Section):
-    """OTLP over gRPC (Tempo DIST-1)."""
+class GrpcSettings(Section):
+    """A receiver's gRPC server."""
 
-    endpoint: Endpoint = "localhost:4317"
+    endpoint: Endpoint
     """`host:port`; without a host, every interface."""
     max_recv_msg_size_mib: Annotated[Int, Field(ge=1, le=2047)] = 4
     """Larger messages are refused."""
@@ -32,21 +32,63 @@ class OtlpGrpc(Section):
     """An extension of the Collector's."""
 
 
-class OtlpHttp(Section):
-    """OTLP over HTTP (Tempo DIST-1)."""
+class HttpSettings(Section):
+    """A receiver's HTTP server."""
 
-    endpoint: Endpoint = "localhost:4318"
+    endpoint: Endpoint
     """`host:port`; without a host, every interface."""
-    traces_url_path: str = "/v1/traces"
-    """Where requests go."""
     max_request_body_size: Annotated[Int, Field(ge=1)] = 20 * 1024 * 1024
-    """Bytes; larger bodies are refused."""
+    """Bytes; larger bodies are refused, also once they are decompressed."""
     cors: dict[str, Any] = Field(default_factory=dict)
     """Which pages of browsers may send."""
     tls: dict[str, Any] = Field(default_factory=dict)
     """Certificates."""
     auth: dict[str, Any] = Field(default_factory=dict)
     """An extension of the Collector's."""
+
+
+class OtlpGrpc(GrpcSettings):
+    """OTLP over gRPC (Tempo DIST-1)."""
+
+    endpoint: Endpoint = "localhost:4317"
+    """`host:port`; without a host, every interface."""
+
+
+class OtlpHttp(HttpSettings):
+    """OTLP over HTTP (Tempo DIST-1)."""
+
+    endpoint: Endpoint = "localhost:4318"
+    """`host:port`; without a host, every interface."""
+    traces_url_path: str = "/v1/traces"
+    """Where requests go."""
+
+
+class JaegerGrpc(GrpcSettings):
+    """Jaeger's agents (Tempo DIST-1): jaeger.api_v2.CollectorService/PostSpans."""
+
+    endpoint: Endpoint = "localhost:14250"
+    """`host:port`; without a host, every interface."""
+
+
+class JaegerThriftHttp(HttpSettings):
+    """Jaeger's clients (Tempo DIST-1): POST /api/traces, Thrift's binary protocol."""
+
+    endpoint: Endpoint = "localhost:14268"
+    """`host:port`; without a host, every interface."""
+
+
+class ZipkinReceiver(HttpSettings):
+    """Zipkin's clients (Tempo DIST-1): POST /api/v2/spans, JSON."""
+
+    endpoint: Endpoint = "localhost:9411"
+    """`host:port`; without a host, every interface."""
+    parse_string_tags: bool = False
+    """Whether tags that look like numbers or booleans become such."""
+
+
+def named_is_on(value: Any) -> Any:
+    """An item that is named without settings (`grpc:`) has the defaults."""
+    return {key: {} if item is None else item for key, item in value.items()} if isinstance(value, dict) else value
 
 
 class OtlpProtocols(Section):
@@ -58,7 +100,7 @@ class OtlpProtocols(Section):
     @model_validator(mode="before")
     @classmethod
     def _named_is_on(cls, value: Any) -> Any:
-        return {key: {} if item is None else item for key, item in value.items()} if isinstance(value, dict) else value
+        return named_is_on(value)
 
 
 class OtlpReceiver(Section):
@@ -67,21 +109,46 @@ class OtlpReceiver(Section):
     protocols: OtlpProtocols = OtlpProtocols(grpc=OtlpGrpc(), http=OtlpHttp())
 
 
+class JaegerProtocols(Section):
+    """As those of OTLP."""
+
+    grpc: JaegerGrpc | None = None
+    thrift_http: JaegerThriftHttp | None = None
+    thrift_compact: dict[str, Any] | None = None
+    """Over UDP."""
+    thrift_binary: dict[str, Any] | None = None
+    """Over UDP."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_is_on(cls, value: Any) -> Any:
+        return named_is_on(value)
+
+
+class JaegerReceiver(Section):
+    """The Jaeger receiver."""
+
+    protocols: JaegerProtocols = JaegerProtocols(grpc=JaegerGrpc(), thrift_http=JaegerThriftHttp())
+
+
 class Receivers(Section):
-    """Receivers by name. Without any, OTLP by gRPC and HTTP (Tempo: Jaeger by gRPC and HTTP, OTLP by gRPC)."""
+    """Receivers by name: those that are named are on. Without any, OTLP by gRPC and HTTP.
+
+    Tempo has Jaeger by gRPC and HTTP, and OTLP by gRPC then.
+    """
 
     otlp: OtlpReceiver = OtlpReceiver()
-    jaeger: dict[str, Any] | None = None
-    """Spans in Jaeger's formats."""
-    zipkin: dict[str, Any] | None = None
-    """Spans in Zipkin's format."""
+    jaeger: JaegerReceiver | None = None
+    zipkin: ZipkinReceiver | None = None
     kafka: dict[str, Any] | None = None
     """Spans of another topic."""
 
     @model_validator(mode="before")
     @classmethod
     def _named_is_on(cls, value: Any) -> Any:
-        return {key: {} if item is None else item for key, item in value.items()} if isinstance(value, dict) else value
+        if isinstance(value, dict) and value:
+            value = {"otlp": {"protocols": {}}, **value}
+        return named_is_on(value)
 
 
 class LogSpans(Section):

@@ -46,13 +46,21 @@ PENDING = (
         Pending(f"{ENDPOINT}{key}", f"{key} of an endpoint", other_than(None))
         for key in ("sigv4", "azuread", "google_iam")
     ),
-    Pending("distributor.receivers.jaeger", "the Jaeger receiver", other_than(None)),
-    Pending("distributor.receivers.zipkin", "the Zipkin receiver", other_than(None)),
     Pending("distributor.receivers.kafka", "the Kafka receiver", other_than(None)),
     *(
-        Pending(f"distributor.receivers.otlp.protocols.{protocol}.{key}", f"{key} of receivers")
-        for protocol, keys in (("grpc", ("tls", "auth")), ("http", ("cors", "tls", "auth")))
+        Pending(f"distributor.receivers.{receiver}.{key}", f"{key} of receivers")
+        for receiver, keys in (
+            ("otlp.protocols.grpc", ("tls", "auth")),
+            ("otlp.protocols.http", ("cors", "tls", "auth")),
+            ("jaeger.protocols.grpc", ("tls", "auth")),
+            ("jaeger.protocols.thrift_http", ("cors", "tls", "auth")),
+            ("zipkin", ("cors", "tls", "auth")),
+        )
         for key in keys
+    ),
+    *(
+        Pending(f"distributor.receivers.jaeger.protocols.{protocol}", "Jaeger over UDP", other_than(None))
+        for protocol in ("thrift_compact", "thrift_binary")
     ),
     Pending("distributor.forwarders", "forwarders"),
     Pending("distributor.log_received_spans.enabled", "logging of spans"),

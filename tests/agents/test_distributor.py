@@ -32,7 +32,10 @@ from agents.distributor import Distributor, run
 from agents.own_metrics import OwnMetrics
 from agents.topics import TopicsError
 from schemas.config import Config, load_config
+from schemas.jaeger_pb2 import Batch, PostSpansRequest
+from schemas.jaeger_pb2 import Span as JaegerSpan
 from schemas.murmur2 import partition_of
+from tests.schemas.test_jaeger import THRIFT
 from tests.servers.kafka import KafkaBroker
 from tests.servers.telemetrygen import Telemetrygen
 
@@ -431,6 +434,50 @@ async def test_distributors_that_share_rates_know_of_each_other(start: Start) ->
     async with asyncio.timeout(60):
         while counts() != [2, 2]:
             await asyncio.sleep(0.2)
+
+
+async def test_zipkin_and_jaeger_are_taken_where_they_are_named(kafka: KafkaBroker) -> None:
+    """DIST-1: what isn't named is off."""
+    topic = kafka.spans_topic(PARTITIONS)
+    config = load_config(
+        None,
+        f"""
+ingest: {{kafka: {{address: "{kafka.address}"}}}}
+spanmill: {{topics: {{spans: {topic}}}}}
+distributor:
+  receivers:
+    zipkin: {{endpoint: "127.0.0.1:0"}}
+    jaeger: {{protocols: {{grpc: {{endpoint: "127.0.0.1:0"}}, thrift_http: {{endpoint: "127.0.0.1:0"}}}}}}
+""",
+    )
+    distributor = Distributor(config, OwnMetrics(), PARTITIONS)
+    await distributor.start()
+    try:
+        assert (distributor.grpc, distributor.http) == (None, None)
+        assert distributor.zipkin is not None
+        assert distributor.jaeger_http is not None
+        assert distributor.jaeger_grpc is not None
+        zipkin = f"http://{distributor.zipkin.address}/api/v2/spans"
+        span = {"traceId": "1" * 32, "id": "2" * 16, "name": "z", "localEndpoint": {"serviceName": "shop"}}
+        assert (await post(zipkin, json.dumps([span]).encode(), "application/json"))[0] == 202
+        status, answer, _ = await post(zipkin, b"[{}]", "application/json")
+        assert (status, answer.startswith(b"not a request of Zipkin: zipkin_span")) == (400, True)
+        assert (await post(zipkin, b"", "application/x-protobuf"))[0] == 415
+
+        jaeger = f"http://{distributor.jaeger_http.address}/api/traces"
+        assert (await post(jaeger, THRIFT, "application/x-thrift"))[0] == 202
+        assert (await post(jaeger, THRIFT[:-3], "application/vnd.apache.thrift.binary"))[0] == 400
+        async with grpc.aio.insecure_channel(distributor.jaeger_grpc.address) as channel:
+            post_spans = channel.unary_unary("/jaeger.api_v2.CollectorService/PostSpans", None, None)
+            batch = Batch(spans=[JaegerSpan(trace_id=b"3" * 16, span_id=b"4" * 8, operation_name="p")])
+            assert await post_spans(PostSpansRequest(batch=batch).SerializeToString()) == b""
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await post_spans(b"\x0a\x05")
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        names = sorted(span.name for record in kafka.read(topic) for span in spans_of(record.value()))
+        assert names == ["GET /", "p", "z"]
+    finally:
+        await distributor.stop()
 
 
 async def test_an_empty_request_is_answered_and_writes_nothing(start: Start) -> None:

@@ -89,7 +89,12 @@ def test_python_code_gives_numbers_of_the_fields_unit() -> None:
 
 @pytest.mark.parametrize("pending", PENDING, ids=lambda pending: pending.key)
 def test_every_pending_setting_exists_and_its_default_asks_for_nothing(pending) -> None:
-    defaults = load_config(None, "metrics_generator: {storage: {remote_write: [{url: http://prometheus/}]}}")
+    defaults = load_config(
+        None,
+        "metrics_generator: {storage: {remote_write: [{url: http://prometheus/}]}}\n"
+        "distributor: {receivers: {otlp: {protocols: {grpc: , http: }}, jaeger: {protocols: {grpc: , thrift_http: }}, "
+        "zipkin: }}",
+    )
     found = list(values_at(defaults, tuple(pending.key.split("."))))
     assert found
     assert not any(pending.asks(value) for _, value in found)
