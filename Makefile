@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --only-binary :all: --require-hashes
 INSTALL_PROJECT := $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help run install tools test lint docs format bench peers check-deploy lock proto clean
+.PHONY: help run install tools test lint docs format bench faults peers check-deploy lock proto clean
 
 help: ## Say what the targets do
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +53,12 @@ bench: tools ## Measure spans per CPU-second
 	for each in tests/benchmarks/bench_*.py; do \
 		echo "== $$each" && $(BIN)/python -m tests.benchmarks.$$(basename $$each .py) || exit 1; \
 	done
+
+faults: tools ## Run every fault on real Kafka and Prometheus, under load: about an hour
+	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tests.faults random_kills --kills 200
+	$(BIN)/python -m tests.faults prometheus_down --down 600
+	$(BIN)/python -m tests.faults backlog --backlog 2000000
 
 peers: tools ## Run the tests against peers that are built from source
 	tools/fetch_collector.sh

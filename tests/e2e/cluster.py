@@ -18,6 +18,23 @@ from tests.servers.ports import free_port
 WAIT_S = 90.0
 
 
+def configuration(app: str, address: str, write_url: str) -> dict[str, Any]:
+    """Windows of 5 s, both processors, one endpoint; a slow machine makes no window wait in vain."""
+    return {
+        "ingest": {"kafka": {"address": address}},
+        "metrics_generator": {
+            "registry": {"collection_interval": "5s", "external_labels": {"app": app}},
+            "storage": {"remote_write": [{"url": write_url}]},
+        },
+        "overrides": {"defaults": {"metrics_generator": {"processors": ["service-graphs", "span-metrics"]}}},
+        "spanmill": {
+            "app_id": app,
+            "topics": {"spans": f"{app}-spans", "deltas": f"{app}-deltas", "dead_letters": f"{app}-dead"},
+            "sink": {"hold_back": "10m", "snapshot_every_windows": 2},
+        },
+    }
+
+
 class Stage:
     """One process of a stage; its log is a file, which a failing test prints."""
 
@@ -39,16 +56,25 @@ class Stage:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def kill(self) -> None:
         """kill -9, as the kernel's OOM killer does it."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> int:
-        assert self.process is not None
         if self.alive:
-            self.process.send_signal(signal.SIGTERM)
+            self.send(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int:
+        """The exit code of a process that was asked to stop."""
+        assert self.process is not None
         try:
             return self.process.wait(20)
         except subprocess.TimeoutExpired:
@@ -71,8 +97,12 @@ class Cluster:
         self.grpc, self.http = free_port(), free_port()
 
     def config_file(self, instance: str, port: int) -> Path:
+        data_dir = {"data_dir": str(self._directory / "data" / instance)}
+        ours = self._config["spanmill"]
+        ours = {**ours, **{stage: {**ours.get(stage, {}), **data_dir} for stage in ("generator", "sink")}}
         config = {
             **self._config,
+            "spanmill": ours,
             "server": {"http_listen_address": "127.0.0.1", "http_listen_port": port},
             "distributor": {
                 "receivers": {
@@ -89,14 +119,14 @@ class Cluster:
         path.write_text(yaml.safe_dump(config))
         return path
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, timeout_s: float = WAIT_S) -> str:
         """Run a command of ours to its end."""
         config = self.config_file("command", free_port())
         done = subprocess.run(
             [sys.executable, "-m", "spanmill", *arguments, "--config.file", str(config)],
             capture_output=True,
             text=True,
-            timeout=WAIT_S,
+            timeout=timeout_s,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

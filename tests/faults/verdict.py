@@ -1,0 +1,160 @@
+"""What Prometheus holds after a scenario, held against the truth, against itself and against a replay of the log."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from tests.faults.orders import LABELS, LATENCY, SPAN_LABELS, Truth
+from tests.servers.prometheus import Labels, Prometheus
+
+MARKER = "spanmill_sink_window"
+Points = list[tuple[int, float]]
+"""(time in ms, value), by time."""
+Samples = Mapping[Labels, Points]
+
+LINE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*?)\})? (\S+) (\S+)(?: # .*)?")
+LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)",?')
+NAMED_AT_MOST = 5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that isn't as it must be."""
+
+    what: str
+    count: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.count}, such as " + "; ".join(self.examples)
+
+
+def difference(what: str, found: Iterable[object]) -> Iterator[Difference]:
+    """One difference of all that was found; nothing if nothing was."""
+    every = [str(each) for each in found]
+    if every:
+        yield Difference(what, len(every), tuple(every[:NAMED_AT_MOST]))
+
+
+def stored(prometheus: Prometheus, app: str, seconds: int) -> dict[Labels, Points]:
+    """Every sample of an app that Prometheus holds, the markers among them."""
+    names = prometheus.api("label/__name__/values", {"match[]": f'{{app="{app}"}}', "start": "0"})
+    found: dict[Labels, Points] = {}
+    for name in names:
+        for labels, samples in prometheus.samples(f'{name}{{app="{app}"}}', seconds).items():
+            found[labels] = [(round(at * 1000), value) for at, value in samples]
+    return found
+
+
+def replayed(path: Path) -> dict[Labels, Points]:
+    """The samples of an OpenMetrics file, as `spanmill replay` writes it."""
+    found: dict[Labels, Points] = {}
+    names: dict[str, Labels] = {}
+    with path.open() as lines:
+        for line in lines:
+            if line.startswith("#"):
+                continue
+            parsed = LINE.fullmatch(line.rstrip("\n"))
+            assert parsed is not None, f"{path}: what is this? {line}"
+            name, text, value, at = parsed.groups()
+            series = f"{name}{{{text}}}"
+            if series not in names:
+                pairs = [(key, _unescaped(each)) for key, each in LABEL.findall(text or "")]
+                names[series] = tuple(sorted([("__name__", name), *pairs]))
+            found.setdefault(names[series], []).append((round(float(at) * 1000), float(value)))
+    return found
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", lambda escape: "\n" if escape[1] == "n" else escape[1], text)
+
+
+def until(samples: Samples, end_ms: int) -> dict[Labels, Points]:
+    """Samples up to a time, without markers."""
+    return {
+        labels: kept
+        for labels, points in samples.items()
+        if dict(labels)["__name__"] != MARKER and (kept := [point for point in points if point[0] <= end_ms])
+    }
+
+
+def last_window_ms(samples: Samples) -> int:
+    """The end of the newest window that every shard has written."""
+    return min(points[-1][0] for labels, points in samples.items() if dict(labels)["__name__"] == MARKER)
+
+
+def unlike_truth(samples: Samples, truth: Truth) -> Iterator[Difference]:
+    """Totals that aren't the log's; two series with the same labels but for those that tell processes apart."""
+    counts: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    sums: dict[tuple[str, ...], float] = {}
+    twice, foreign = [], []
+    for labels, points in samples.items():
+        named = dict(labels)
+        name = named.pop("__name__")
+        named.pop("app")
+        wanted = SPAN_LABELS if name == f"{LATENCY}_sum" else LABELS.get(name)
+        if wanted is None:
+            continue
+        values = tuple(named.pop(label, "") for label in wanted)
+        if named:
+            foreign.append(f"{name} has {named}")
+        if (name, values) in counts or (name == f"{LATENCY}_sum" and values in sums):
+            twice.append(f"{name}{values}")
+        if name == f"{LATENCY}_sum":
+            sums[values] = points[-1][1]
+        else:
+            counts[name, values] = int(points[-1][1])
+    keys = sorted(counts.keys() | truth.counts.keys())
+    wrong = [f"{key}: {counts[key]}, not {truth.counts[key]}" for key in keys if counts[key] != truth.counts[key]]
+    yield from difference("totals that aren't the log's", wrong)
+    close = {key: math.isclose(sums.get(key, 0.0), ns / 1e9, rel_tol=1e-12) for key, ns in truth.latency_ns.items()}
+    yield from difference("sums that aren't the log's", (key for key, equal in close.items() if not equal))
+    yield from difference("label sets with two series", twice)
+    yield from difference("labels that Tempo doesn't have", foreign)
+
+
+def falls(samples: Samples) -> Iterator[Difference]:
+    """Counters that fall: nothing is reset in the scenarios, so nothing may."""
+    yield from difference(
+        "samples lower than the one before",
+        (
+            f"{labels} at {at}: {later} after {earlier}"
+            for labels, points in samples.items()
+            for (_, earlier), (at, later) in pairwise(points)
+            if later < earlier
+        ),
+    )
+
+
+def holes(samples: Samples, interval_ms: int) -> Iterator[Difference]:
+    """Windows that a series has no sample of, between its first and its last."""
+    yield from difference(
+        "holes",
+        (
+            f"{labels} has none between {earlier} and {at}"
+            for labels, points in samples.items()
+            for (earlier, _), (at, _) in pairwise(points)
+            if at - earlier > interval_ms
+        ),
+    )
+
+
+def unlike(samples: Samples, wanted: Samples, whose: str) -> Iterator[Difference]:
+    """Samples that differ, in either direction, from those that something else has computed."""
+    yield from difference(f"series that only {whose} has", wanted.keys() - samples.keys())
+    yield from difference(f"series that {whose} doesn't have", samples.keys() - wanted.keys())
+    differing, missing, unwanted = [], [], []
+    for labels in samples.keys() & wanted.keys():
+        have, want = dict(samples[labels]), dict(wanted[labels])
+        missing += [f"{labels} at {at}" for at in want.keys() - have.keys()]
+        unwanted += [f"{labels} at {at}" for at in have.keys() - want.keys()]
+        differing += [
+            f"{labels} at {at}: {have[at]}, not {want[at]}" for at in have if want.get(at, have[at]) != have[at]
+        ]
+    yield from difference(f"samples that only {whose} has", missing)
+    yield from difference(f"samples that {whose} doesn't have", unwanted)
+    yield from difference(f"samples other than those of {whose}", differing)
