@@ -4,6 +4,9 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 import grpc.aio
+from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # its documented name
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from agents.distributor.intake import Intake
 from agents.distributor.status import Code, RefusedError, status_protobuf
@@ -63,6 +66,9 @@ class GrpcReceiver:
             ]
         )
         self._server.add_generic_rpc_handlers((Service(method, self.export),))
+        self._service = method.split("/")[1]
+        self._health = health.HealthServicer()
+        add_HealthServicer_to_server(self._health, self._server)
         self.address = ""
 
     async def start(self) -> None:
@@ -70,10 +76,12 @@ class GrpcReceiver:
         host, _, port = self._settings.endpoint.rpartition(":")
         bound = self._server.add_insecure_port(f"{host or '[::]'}:{port}")
         await self._server.start()
+        await self._health.set(self._service, HealthCheckResponse.SERVING)
         self.address = f"{host}:{bound}"
 
     async def stop(self) -> None:
-        """Take no more requests and answer those in flight."""
+        """Take no more requests and answer those in flight; load balancers that ask are told first."""
+        await self._health.enter_graceful_shutdown()
         await self._server.stop(STOP_GRACE_S)
 
     async def export(self, body: bytes, context: Context) -> bytes:

@@ -14,6 +14,8 @@ import grpc
 import grpc.aio
 import pytest
 from confluent_kafka import Message, Producer
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -478,6 +480,28 @@ distributor:
         assert names == ["GET /", "p", "z"]
     finally:
         await distributor.stop()
+
+
+async def test_load_balancers_are_told_whether_it_serves(start: Start) -> None:
+    """grpc.health.v1; reflection is off."""
+    running = await start()
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    async with grpc.aio.insecure_channel(running.grpc) as channel:
+        health = HealthStub(channel)
+        for name in ("", service):
+            answer = await health.Check(HealthCheckRequest(service=name))
+            assert answer.status == HealthCheckResponse.SERVING
+        watched = health.Watch(HealthCheckRequest(service=service))
+        assert (await watched.read()).status == HealthCheckResponse.SERVING
+        reflection = channel.unary_unary("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", None, None)
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await reflection(b"")
+        assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        start.started.remove(running.distributor)
+        stopping = asyncio.create_task(running.distributor.stop())
+        assert (await watched.read()).status == HealthCheckResponse.NOT_SERVING
+        watched.cancel()
+        await stopping
 
 
 async def test_an_empty_request_is_answered_and_writes_nothing(start: Start) -> None:

@@ -3,7 +3,9 @@
 import gzip
 import json
 import zlib
+from collections.abc import Callable
 
+import cramjam
 import pytest
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
@@ -47,6 +49,10 @@ def test_what_is_no_tenant_is_refused(org_ids: list[str], code: Code, message: s
     assert (refused.value.code, refused.value.message) == (code, message)
 
 
+def zstd(plain: bytes) -> bytes:
+    return bytes(cramjam.zstd.compress(plain))
+
+
 @pytest.mark.parametrize("org_ids", [[], ["a"], ["a", "b"], ["a/b"]])
 def test_without_multitenancy_everybody_is_the_default_tenant(org_ids: list[str]) -> None:
     assert tenant_of(org_ids, multitenancy=False) == "single-tenant"
@@ -60,6 +66,8 @@ def test_without_multitenancy_everybody_is_the_default_tenant(org_ids: list[str]
         ("gzip", gzip.compress(b"spans")),
         ("gzip", gzip.compress(b"spa") + gzip.compress(b"ns")),
         ("deflate", zlib.compress(b"spans")),
+        ("zstd", zstd(b"spans")),
+        ("zstd", zstd(b"spa") + zstd(b"ns")),
         ("gzip", b""),
     ],
 )
@@ -67,10 +75,12 @@ def test_bodies_are_decoded(encoding: str, body: bytes) -> None:
     assert decoded(body, encoding, 5) == (b"spans" if body else b"")
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_no_body_becomes_longer_than_the_limit(encoding: str) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstd)]
+)
+def test_no_body_becomes_longer_than_the_limit(encoding: str, compress: Callable[[bytes], bytes]) -> None:
     plain = bytes(1000)
-    body = gzip.compress(plain) if encoding == "gzip" else zlib.compress(plain)
+    body = compress(plain)
     assert decoded(body, encoding, 1000) == plain
     with pytest.raises(BodyTooLargeError):
         decoded(body, encoding, 999)
@@ -79,7 +89,14 @@ def test_no_body_becomes_longer_than_the_limit(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "body"), [("gzip", b"spans"), ("gzip", gzip.compress(b"spans")[:-1]), ("br", b"")]
+    ("encoding", "body"),
+    [
+        ("gzip", b"spans"),
+        ("gzip", gzip.compress(b"spans")[:-1]),
+        ("zstd", b"spans"),
+        ("zstd", zstd(b"spans")[:-1]),
+        ("br", b""),
+    ],
 )
 def test_bodies_that_do_not_decode_are_refused(encoding: str, body: bytes) -> None:
     with pytest.raises(RefusedError) as refused:
