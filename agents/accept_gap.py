@@ -7,11 +7,12 @@ place. The sink need not be stopped; one that has stopped reads it when it is st
 import asyncio
 
 from agents import kafka
+from agents.control_keys import control_keys
 from agents.log_probe import LogProbe
 from agents.producer import Producer
 from agents.topics import TopicNames
 from schemas.config import Config
-from schemas.control import CONTROL_HEADER, AcceptGap, SkipRecord, encode_control
+from schemas.control import AcceptGap, SkipRecord
 
 TIMEOUT_S = 30.0
 
@@ -21,11 +22,15 @@ class NotThereError(Exception):
 
 
 def append(config: Config, shard: int, decided: AcceptGap | SkipRecord) -> str:
-    """Append the record; gives a line that says where it is. Raises `NotThereError`, or KafkaException."""
+    """Append the record; gives a line that says where it is.
+
+    Raises `NotThereError`, `ControlKeyError` or KafkaException.
+    """
     return asyncio.run(_append(config, shard, decided))
 
 
 async def _append(config: Config, shard: int, decided: AcceptGap | SkipRecord) -> str:
+    keys = control_keys(config)
     topic, probe = TopicNames.of(config).deltas, LogProbe(kafka.client_settings(config))
     shards = await probe.partitions(topic)
     if not 0 <= shard < shards:
@@ -38,7 +43,7 @@ async def _append(config: Config, shard: int, decided: AcceptGap | SkipRecord) -
             )
     producer = Producer(kafka.producer_settings(config, TIMEOUT_S))
     try:
-        headers = [(CONTROL_HEADER, encode_control(decided))]
+        headers = keys.at(topic, shard).headers(decided)
         offset = await (await producer.send(topic, shard, b"", headers=headers))
     finally:
         await asyncio.to_thread(producer.close)

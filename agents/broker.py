@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agents import kafka
+from agents.control_keys import control_keys
 from agents.log_probe import Ends, LogProbe
 from agents.producer import Headers, Producer
 from agents.rules_log import KafkaTopics, Topics
 from schemas.config import Config
+from schemas.control_format import NO_KEYS, ControlKeys
 
 
 class RecordProducer(Protocol):
@@ -47,10 +49,11 @@ class Broker:
     producer: RecordProducer
     probe: Probe
     topics: Topics
+    control_keys: ControlKeys = NO_KEYS
 
 
 def kafka_broker(config: Config) -> Broker:
-    """The real one, of a configuration."""
-    return Broker(
-        Producer(kafka.producer_settings(config)), LogProbe(kafka.client_settings(config)), KafkaTopics(config)
-    )
+    """The real one, of a configuration. Raises `ControlKeyError`."""
+    keys = control_keys(config)
+    probe = LogProbe(kafka.client_settings(config))
+    return Broker(Producer(kafka.producer_settings(config)), probe, KafkaTopics(config, keys), keys)

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from agents.broker import Broker
 from agents.hold_back import HoldBack
 from agents.own_metrics import OwnMetrics
-from schemas.control import CONTROL_HEADER, SkipRecord, Waiver, encode_control
+from schemas.control import SkipRecord, Waiver
 from schemas.deltas import Batch
 from streams.shard import Gap, Item, Outcome, Shard, Unreadable
 
@@ -104,7 +104,7 @@ class ChainWatch:
     async def _append(self, waivers: Sequence[Waiver]) -> None:
         """Append waivers; they take effect when they are read back."""
         for waiver in waivers:
-            headers = [(CONTROL_HEADER, encode_control(waiver))]
+            headers = self._broker.control_keys.at(self._topic, self._shard.index).headers(waiver)
             sent = await self._broker.producer.send(self._topic, self._shard.index, b"", headers=headers)
             offset = await sent
             self._hold_back.appended(offset)

@@ -29,9 +29,9 @@ from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
 from schemas.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
 from schemas.config import Config
-from schemas.control import CONTROL_HEADER, ConfigChange, Tick, encode_control
+from schemas.control import CONTROL_HEADER, ConfigChange, Tick
 from schemas.deltas import encode_window
-from schemas.errors import Malformed
+from schemas.errors import Malformed, Reason
 from schemas.murmur2 import count_misplaced
 from schemas.otlp import Codec
 from schemas.record import Record
@@ -79,7 +79,6 @@ class Generator:
         self.broker, self.threads, self.clocks = broker, threads, clocks
         self.rules_log = RulesLog(live, broker.topics, metrics.config, "generator", clocks)
         self.codec = Codec(config.metrics_generator.codec)
-        self.format = RecordFormat(self.codec, config.spanmill.tenant_headers)
 
     def fold_from(self, checkpoint: Checkpoint) -> PartitionFold:
         """The state of a partition as its checkpoint, which has rules, describes it."""
@@ -101,6 +100,8 @@ class PartitionOwner:
         self.partition = partition
         self._generator, self._worker = generator, worker
         self._checkpoint = checkpoint
+        self._controls = generator.broker.control_keys.at(generator.names.spans, partition)
+        self._format = RecordFormat(generator.codec, generator.config.spanmill.tenant_headers, self._controls)
         self._inbox = Inbox(generator.broker.probe, generator.names.spans, partition, self.start_offset)
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue(DELIVERIES_IN_FLIGHT)
         self._timer = TickTimer(generator.config.spanmill.generator.tick_after_s, generator.clocks.elapsed_s)
@@ -250,14 +251,28 @@ class PartitionOwner:
     def _parse(self, taken: Sequence[LogRecord]) -> tuple[list[Record], list[Rejected]]:
         records: list[Record] = []
         unreadable: list[Rejected] = []
-        parse = self._generator.format.parse
+        parse = self._format.parse
         for r in taken:
             try:
                 records.append(parse(r.offset, r.timestamp, r.key, r.value, r.headers))
             except Malformed as error:
-                unreadable.append(Rejected(r.offset, r.timestamp, error.position or 0, str(error), r.value or b""))
+                unreadable.append(self._unreadable(r, error))
                 records.append(Record(r.offset, r.timestamp, b""))  # its timestamp still moves the stream time
         return records, unreadable
+
+    def _unreadable(self, record: LogRecord, error: Malformed) -> Rejected:
+        """A record for the dead letters; what a control record says is in a header."""
+        value = record.value or dict(record.headers).get(CONTROL_HEADER, b"")
+        if error.reason == Reason.SIGNATURE:
+            self._generator.metrics.controls_refused.labels("generator").inc()
+            log.error(
+                "a control record that isn't ours was put with the dead letters",
+                topic=self._generator.names.spans,
+                partition=self.partition,
+                offset=record.offset,
+                reason=str(error),
+            )
+        return Rejected(record.offset, record.timestamp, error.position or 0, str(error), value)
 
     def _count_read(self, taken: Sequence[LogRecord]) -> None:
         metrics = self._generator.metrics
@@ -331,9 +346,9 @@ class PartitionOwner:
             await asyncio.sleep(self._timer.poll_s)
             if not self.at_end or not self._timer.due(self._fold.open_end_ms, self.next_offset):
                 continue
-            tick = encode_control(Tick(self._fold.open_end_ms or 0))
+            tick = Tick(self._fold.open_end_ms or 0)
             appended = await generator.broker.producer.send(
-                generator.names.spans, self.partition, b"", headers=[(CONTROL_HEADER, tick)]
+                generator.names.spans, self.partition, b"", headers=self._controls.headers(tick)
             )
             self._timer.appended(await appended)
             generator.metrics.ticks.labels(self.partition).inc()

@@ -110,6 +110,9 @@ class OwnMetrics:
         )
         self.ticks = self._counter("spanmill_generator_ticks", "Ticks appended to idle partitions.", "partition")
         self.dead_letters = self._counter("spanmill_dead_letters", "Records kept in the dead-letter topic.", "reason")
+        self.controls_refused = self._counter(
+            "spanmill_controls_refused", "Control records that no key of ours has signed.", "stage"
+        )
         self.records_lost = self._counter(
             "spanmill_records_lost", "Records that retention took before they were read.", "stage"
         )

@@ -26,7 +26,8 @@ from agents.topics import TopicNames
 from schemas.config import Config
 from schemas.config.durations import duration_text
 from schemas.config.rules import Rules
-from schemas.control import CONTROL_HEADER, ConfigChange, encode_control
+from schemas.control import ConfigChange
+from schemas.control_format import ControlKeys
 from schemas.rules_in_force import RulesInForce
 from streams.windows import window_end
 
@@ -110,8 +111,8 @@ class Topics(Protocol):
 class KafkaTopics:
     """The topics of a configuration."""
 
-    def __init__(self, config: Config) -> None:
-        self._settings, self._names = kafka.producer_settings(config), TopicNames.of(config)
+    def __init__(self, config: Config, keys: ControlKeys) -> None:
+        self._settings, self._names, self._keys = kafka.producer_settings(config), TopicNames.of(config), keys
         self._probe = LogProbe(kafka.client_settings(config))
 
     async def spans_partitions(self) -> int:
@@ -121,11 +122,10 @@ class KafkaTopics:
     async def append(self, change: ConfigChange) -> int:
         """With a producer of its own, which is rarely needed."""
         topics = {name: await self._probe.partitions(name) for name in (self._names.spans, self._names.deltas)}
-        headers = [(CONTROL_HEADER, encode_control(change))]
         producer = Producer(self._settings)
         try:
             sent = [
-                await producer.send(topic, partition, b"", headers=headers)
+                await producer.send(topic, partition, b"", headers=self._keys.at(topic, partition).headers(change))
                 for topic, partitions in topics.items()
                 for partition in range(partitions)
             ]

@@ -32,9 +32,9 @@ from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
 from schemas.config import Config
-from schemas.control import CONTROL_HEADER, ConfigChange, Tick, decode_control
+from schemas.control import ConfigChange, Tick
 from schemas.deltas import decode_batch
-from schemas.errors import Malformed
+from schemas.errors import Malformed, Reason
 from schemas.rules_in_force import RulesInForce
 from schemas.snapshot import RECORD_LIMIT_BYTES, newest_snapshot, obsolete_keys, snapshot_records
 from streams.shard import BatchStore, Cut, Item, Shard, Unreadable, WindowSamples
@@ -113,6 +113,7 @@ class ShardOwner:
             sink.work.endpoint_max_lag_s,
             clock=sink.clocks.elapsed_s,
         )
+        self._controls = sink.broker.control_keys.at(sink.names.deltas, shard.index)
         self._since_cut = 0
         self._feeding = False
         self._disk_full = False
@@ -257,10 +258,24 @@ class ShardOwner:
         try:
             if record.value:
                 return decode_batch(record.value)
-            decided = decode_control(dict(record.headers).get(CONTROL_HEADER, b""))
+            decided = self._controls.read(record.headers)
         except Malformed as error:
+            if error.reason == Reason.SIGNATURE:
+                self._pass_over(record, error)
+                return None
             return Unreadable(str(error))
         return None if isinstance(decided, Tick) else decided
+
+    def _pass_over(self, record: LogRecord, error: Malformed) -> None:
+        """A control record of somebody who hasn't our key."""
+        self._sink.metrics.controls_refused.labels("sink").inc()
+        log.error(
+            "a control record that isn't ours was passed over",
+            topic=self._sink.names.deltas,
+            partition=self.partition,
+            offset=record.offset,
+            reason=str(error),
+        )
 
     async def _watch_chains(self) -> None:
         while True:

@@ -22,6 +22,8 @@ class Reason(StrEnum):
     """A row breaks a rule of its table."""
     LABELS = "labels"
     """Label bytes that `encode_labels` doesn't produce."""
+    SIGNATURE = "signature"
+    """Not signed with a key of ours."""
 
 
 class Malformed(ValueError):  # noqa: N818 -- it says what the bytes are

@@ -71,7 +71,6 @@ PENDING = (
     Pending("ingest.kafka.tls_server_name", "tls_server_name"),
     Pending("ingest.kafka.tls_cipher_suites", "tls_cipher_suites"),
     Pending("ingest.kafka.tls_min_version", "tls_min_version"),
-    Pending("spanmill.control_key_file", "signed control records"),
 )
 
 

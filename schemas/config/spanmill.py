@@ -101,4 +101,9 @@ class SpanmillConfig(Section):
     before: a process that starts with such is taken for one with old files, and obeys the log, unless its number is
     higher."""
     control_key_file: Annotated[Path | None, Field(strict=False)] = None
-    """The key that control records are signed with."""
+    """Keys that control records are signed with, one a line, of 32 characters or more. The first signs; a record that
+    none of them has signed isn't obeyed: in the spans topic it becomes a dead letter, in the deltas topic it is passed
+    over and counted. All stages and commands need the same keys, as a record that some obey and others don't makes
+    their samples differ. A line `unsigned` lets unsigned records be obeyed too: while keys are introduced, and to
+    replay what was written before. A new key is added as the last line everywhere, then made the first everywhere; then
+    the old one may go. Read at start."""
