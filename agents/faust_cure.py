@@ -15,6 +15,9 @@ Rules kept here, by subclasses only:
    `Recovery.on_recovery_completed`.
 3. `on_recover` callbacks run for a finished recovery only: `Recovery.on_recovery_completed`.
 4. A recovery step that times out crashes the app; upstream, recovery ends for ever: `Recovery._wait`.
+5. What ends aiokafka's membership or fetching can be seen: `ConsumerThread.trouble`. Faust takes records past the
+   checks of aiokafka's own interface, so that upstream a group that can't be joined is waited for in silence.
+6. A commit that fails is a warning: nothing reads ours. Upstream it crashes the app: `ConsumerThread._commit`.
 """
 
 import asyncio
@@ -22,13 +25,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import faust
+import structlog
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from faust.tables.manager import TableManager as _TableManager
 from faust.tables.recovery import RebalanceAgain, ServiceStopped
 from faust.tables.recovery import Recovery as _Recovery
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ensure_aiokafka_TP
 from faust.transport.drivers.aiokafka import Consumer as _Consumer
 from faust.transport.drivers.aiokafka import Transport as _Transport
 from faust.types import TP
+
+log = structlog.get_logger(__name__)
 
 EXPECTED_FAUST = "0.15.3"
 
@@ -40,18 +48,50 @@ if faust.__version__ != EXPECTED_FAUST:  # getmany is a rewrite: compare it with
 
 
 class ConsumerThread(AIOKafkaConsumerThread):
-    """aiokafka's consumer with a short fetch wait."""
+    """aiokafka's consumer with a short fetch wait, which says what is wrong with it."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = 200  # noqa: SLF001  upstream 1500: after a seek the first fetch waits for the idle one
         return consumer
 
+    def trouble(self) -> BaseException | None:
+        """What has ended the membership or the fetching, for good; None while all is well, or it is being stopped."""
+        consumer = self._consumer
+        if consumer is None or self.should_stop:
+            return None
+        if self._thread is not None and not self._thread.is_alive():
+            return RuntimeError("the consumer's thread has ended")
+        coordinator = consumer._coordinator  # noqa: SLF001  aiokafka tells only callers of its own getmany
+        refused: BaseException | None = coordinator._pending_exception  # noqa: SLF001
+        if refused is not None:
+            return refused
+        for what, task in (
+            ("coordination of the group", coordinator._coordination_task),  # noqa: SLF001
+            ("fetching", consumer._fetcher._fetch_task),  # noqa: SLF001
+        ):
+            if task.done():
+                ended = None if task.cancelled() else task.exception()
+                return RuntimeError(f"the {what} has ended: {ended!r}")
+        return None
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        consumer = self._ensure_consumer()
+        here = self.assignment()
+        mine = {ensure_aiokafka_TP(tp): OffsetAndMetadata(at, "") for tp, at in offsets.items() if tp in here}
+        try:
+            await consumer.commit(mine)
+        except KafkaError as error:  # a rebalance, mostly
+            log.warning("offsets weren't committed", error=str(error) or repr(error))
+            return False
+        return True
+
 
 class Consumer(_Consumer):
     """A consumer whose seeks never meet a fetch, and which delivers batches."""
 
     app: Any  # an App of this module; Faust's type is its abstract one
+    _thread: ConsumerThread
     fetch_timeout_s = 0.2  # upstream 1.0: a seek has to wait for the fetch in flight
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -89,6 +129,10 @@ class Consumer(_Consumer):
         rest = {tp: records for tp, records in fetched.items() if tp.topic not in batch_topics}
         for tp, record in self.scheduler.iterate(rest):
             yield tp, self._to_message(tp, record)
+
+    def trouble(self) -> BaseException | None:
+        """What has ended the membership or the fetching, for good; None while all is well."""
+        return self._thread.trouble()
 
     async def _stop_fetching(self) -> None:
         self.stop_flow()  # Faust's callers of the seeks resume the flow afterwards

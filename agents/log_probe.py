@@ -1,12 +1,16 @@
 """Side reads of a topic: what a partition holds, asked outside any consumer group."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without saying so
 
 READ_TIMEOUT_S = 10.0
+
+
+_NEWEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 class Ends(NamedTuple):
@@ -75,3 +79,25 @@ class LogProbe:
             raise KafkaException(error)
         finally:
             consumer.close()
+
+
+class LogEnds:
+    """Asks again and again for the ends of many partitions of a topic, over one connection."""
+
+    def __init__(self, settings: Mapping[str, Any], topic: str) -> None:
+        self._settings, self._topic = dict(settings), topic
+        self._admin: AdminClient | None = None
+
+    async def of(self, partitions: Iterable[int]) -> dict[int, int] | None:
+        """The next offset of each partition; None if the brokers can't tell at the moment."""
+        asked = {TopicPartition(self._topic, partition): _NEWEST for partition in partitions}
+        if not asked:
+            return {}
+        if self._admin is None:
+            self._admin = await asyncio.to_thread(AdminClient, self._settings)
+        answers = self._admin.list_offsets(asked, request_timeout=READ_TIMEOUT_S)
+        try:
+            found = await asyncio.gather(*map(asyncio.wrap_future, answers.values()))
+        except KafkaException:
+            return None
+        return {place.partition: info.offset for place, info in zip(answers, found, strict=True)}

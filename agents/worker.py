@@ -19,13 +19,17 @@ from faust.types import TP
 
 from agents.faust_cure import App, acknowledged
 from agents.inbox import LogRecord
+from agents.log_probe import LogEnds
 from agents.own_metrics import OwnMetrics
+from agents.watchdog import DEFAULT_PATIENCE, LOOK_EVERY_S, Patience, Reading, Watchdog
 
 log = structlog.get_logger(__name__)
 
-WATCH_EVERY_S = 2.0
-STALLED_AFTER_S = 60.0
-"""Lag and no record for so long: the consumer is stuck (Faust issues 594, 602, 629), a restart helps."""
+SHOW_EVERY_S = 2.0
+STOP_WITHIN_S = 15.0
+"""Faust waits for brokers when it stops, for minutes if they are away; nothing of ours is lost by not waiting."""
+RECORD_OVERHEAD_BYTES = 1000
+"""More than Kafka puts around a record and its key, by which aiokafka measures it."""
 
 
 class Owner(Protocol):
@@ -72,6 +76,14 @@ class WorkerSettings:
     """Largest record of the table's changelog."""
     broker: Mapping[str, Any] = field(default_factory=dict)
     """Faust's broker settings: address, credentials, instance id."""
+    client: Mapping[str, Any] = field(default_factory=dict)
+    """librdkafka's, for the watchdog, which doesn't ask the consumer that it watches."""
+    look_every_s: float = LOOK_EVERY_S
+    patience: Patience = DEFAULT_PATIENCE
+
+
+class RecordTooLargeError(Exception):
+    """A part of a partition's state is larger than its changelog takes."""
 
 
 class Worker:
@@ -90,29 +102,56 @@ class Worker:
         self._owners: dict[int, Owner] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._failure: BaseException | None = None
-        self._progress: dict[int, tuple[int, float]] = {}
-        self._recovering_since: float | None = None
-        self._ready: asyncio.Event | None = None
+        self._assigned: bool | None = False
+        """Whether the group has given an assignment that isn't recovered yet; None when it is."""
+        self._recovered: int | None = None
+        """The group's generation whose assignment is recovered."""
+        self._rebalances = 0
+        self._ready = asyncio.Event()
         self.app = self._make_app()
         self.table = self._make_table()
         self._make_agent()
 
     async def run(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
-        """Work until `stop` is set; raises what made the worker fail. `ready` is set after the first recovery."""
-        self._ready = ready
-        await self.app.start()
-        stopped = asyncio.ensure_future(self.app.wait_until_stopped())
-        asked = asyncio.ensure_future(stop.wait())
-        watchdog = asyncio.ensure_future(self._watch())
-        await asyncio.wait({stopped, asked}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopped, asked, watchdog):
-            task.cancel()
-        await self._drop_owners()
-        await self.app.stop()
+        """Work until `stop` is set; raises what made the worker fail.
+
+        `ready` is set while the worker owns what the group gave it, be it nothing, and has recovered it.
+        """
+        if ready is not None:
+            self._ready = ready
+        try:
+            await self.app.start()
+            await self._work(stop)
+        finally:
+            self._ready.clear()
+            await self._drop_owners()
+            await self._stop_app()
         if self._failure is not None:
             raise self._failure
         if self.app.crash_reason is not None and not stop.is_set():
             raise self.app.crash_reason
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        waits = [
+            asyncio.ensure_future(wait)
+            for wait in (stop.wait(), self.app.wait_until_stopped(), self._show_lags(), self._watch())
+        ]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        ended = [wait.exception() for wait in waits if wait.done()]
+        for wait in waits:
+            wait.cancel()
+        for error in ended:
+            if error is not None:  # one that watches has failed itself: nobody would watch any more
+                await self.fail(error)
+
+    async def _stop_app(self) -> None:
+        stopping = asyncio.ensure_future(self.app.stop())
+        await asyncio.wait({stopping}, timeout=STOP_WITHIN_S)
+        if not stopping.done():
+            log.warning("the consumer doesn't stop: going on without it", app=self.settings.app_id)
+            stopping.cancel()
+        elif (error := stopping.exception()) is not None:
+            log.warning("the consumer didn't stop cleanly", app=self.settings.app_id, error=str(error) or repr(error))
 
     async def fail(self, error: BaseException) -> None:
         """Stop the worker: its supervisor starts it again from its own state."""
@@ -122,7 +161,13 @@ class Worker:
             await self.app.crash(error)
 
     async def save(self, partition: int, items: Mapping[bytes, bytes | None]) -> None:
-        """Write keys of a partition's state (None deletes) and wait until the changelog has acknowledged them."""
+        """Write keys of a partition's state (None deletes) and wait until the changelog has acknowledged them.
+
+        Raises `RecordTooLargeError` before anything is sent: Faust's producer would die of such a record, and whoever
+        waits for it would wait for ever.
+        """
+        for key, value in items.items():
+            self._check_size(partition, key, value)
         sent = []
         for key, value in items.items():
             if value is None:
@@ -131,6 +176,15 @@ class Worker:
                 self.table.data[key] = value
             sent.append(self.table.send_changelog(partition, key, value))
         await acknowledged(sent)
+
+    def _check_size(self, partition: int, key: bytes, value: bytes | None) -> None:
+        size, limit = len(key) + len(value or b""), self.settings.max_record_bytes - RECORD_OVERHEAD_BYTES
+        if size > limit:
+            raise RecordTooLargeError(
+                f"{self.settings.app_id}: the state of partition {partition} has a record of {size} bytes, and its "
+                f"changelog takes {limit}: lower what is kept for each tenant and partition (max_items), or tenants' "
+                "limits"
+            )
 
     async def commit(self, partition: int, offset: int) -> None:
         """Commit an offset for those who watch the lag; nothing of ours ever reads it."""
@@ -155,27 +209,26 @@ class Worker:
     def _make_app(self) -> App:
         settings = self.settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        app = App(
-            settings.app_id,
-            **settings.broker,
-            datadir=settings.data_dir / settings.app_id,
-            autodiscover=False,
-            web_enabled=False,
-            key_serializer="raw",
-            value_serializer="raw",
-            producer_acks=-1,
-            producer_max_request_size=settings.max_record_bytes,
-            consumer_auto_offset_reset="earliest",
-            broker_session_timeout=10.0,
-            broker_heartbeat_interval=2.0,
-            broker_rebalance_timeout=15.0,
-            stream_wait_empty=False,
-            stream_buffer_maxsize=4,  # an element is all records of a fetch
-            topic_allow_declare=False,
-            topic_disable_leader=True,
-            table_standby_replicas=0,
-            worker_redirect_stdouts=False,
-        )
+        options = {
+            "datadir": settings.data_dir / settings.app_id,
+            "autodiscover": False,
+            "web_enabled": False,
+            "key_serializer": "raw",
+            "value_serializer": "raw",
+            "producer_acks": -1,
+            "producer_max_request_size": settings.max_record_bytes,
+            "consumer_auto_offset_reset": "earliest",
+            "broker_session_timeout": 10.0,
+            "broker_heartbeat_interval": 2.0,
+            "broker_rebalance_timeout": 15.0,
+            "stream_wait_empty": False,
+            "stream_buffer_maxsize": 4,  # an element is all records of a fetch
+            "topic_allow_declare": False,
+            "topic_disable_leader": True,
+            "table_standby_replicas": 0,
+            "worker_redirect_stdouts": False,
+        }
+        app = App(settings.app_id, **{**options, **settings.broker})
         app.batch_topics = (settings.topic,)
         app.newest_record_only = settings.newest_record_only
         app.start_offsets = self._start_offsets
@@ -207,9 +260,15 @@ class Worker:
         return {self._tp(partition): owner.start_offset for partition, owner in self._owners.items()}
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
-        self._recovering_since = asyncio.get_running_loop().time()
+        self._rebalances += 1
+        if self._recovered == self.app.consumer_generation_id:  # the recovery has been quicker than this signal
+            return
+        self._ready.clear()
+        self._assigned = True
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
+        self._ready.clear()
+        self._assigned, self._recovered = False, None
         await self._drop_owners()
 
     async def _on_recover(self) -> None:
@@ -222,10 +281,9 @@ class Worker:
                 owner = self._new_owner(self, partition, self.table.data)
                 self._owners[partition] = owner
                 self._tasks[partition] = asyncio.create_task(self._run_owner(owner), name=f"owner-{partition}")
-            self._recovering_since = None
+            self._assigned, self._recovered = None, self.app.consumer_generation_id
             log.info("partitions assigned", app=self.settings.app_id, topic=self.settings.topic, partitions=mine)
-            if self._ready is not None:
-                self._ready.set()
+            self._ready.set()
         except Exception as error:
             await self.fail(error)
 
@@ -244,7 +302,6 @@ class Worker:
                     gauge.remove(self._stage, str(partition))
         tasks, self._tasks = list(self._tasks.values()), {}
         owners, self._owners = list(self._owners.values()), {}
-        self._progress.clear()
         for owner in owners:
             await owner.close()
         current = asyncio.current_task()
@@ -255,21 +312,11 @@ class Worker:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
-    async def _watch(self) -> None:
-        """Show the lag; notice a consumer that has stopped delivering, or a recovery that doesn't end."""
-        loop = asyncio.get_running_loop()
+    async def _show_lags(self) -> None:
         while True:
-            await asyncio.sleep(WATCH_EVERY_S)
-            since = self._recovering_since
-            if since is not None and loop.time() - since > STALLED_AFTER_S:
-                await self.fail(TimeoutError(f"{self.settings.app_id}: no recovery within {STALLED_AFTER_S:.0f} s"))
             for partition, behind in self.lag().items():
                 self._show_lag(partition, behind)
-                if self._stalled(partition, behind, loop.time()):
-                    owner = self._owners[partition]
-                    what = f"{behind} records behind at offset {owner.next_offset}"
-                    where = f"{self.settings.topic}/{partition}"
-                    await self.fail(TimeoutError(f"{where}: {what}, and none delivered for {STALLED_AFTER_S:.0f} s"))
+            await asyncio.sleep(SHOW_EVERY_S)
 
     def _show_lag(self, partition: int, behind: int) -> None:
         self._metrics.lag_records.labels(self._stage, partition).set(behind)
@@ -277,10 +324,24 @@ class Worker:
         if stream_time_ms is not None:
             self._metrics.lag_seconds.labels(self._stage, partition).set(time.time() - stream_time_ms / 1000)
 
-    def _stalled(self, partition: int, behind: int, now: float) -> bool:
-        owner = self._owners[partition]
-        offset, at = self._progress.get(partition, (-1, now))
-        if owner.next_offset != offset or not behind or owner.paused:
-            self._progress[partition] = (owner.next_offset, now)
-            return False
-        return now - at > STALLED_AFTER_S
+    async def _watch(self) -> None:
+        """Notice that the consumer is dead, or that nothing gets on. Raises what is wrong."""
+        settings = self.settings
+        ends_of, watchdog = LogEnds(settings.client, settings.topic), Watchdog(settings.app_id, settings.patience)
+        while True:
+            await asyncio.sleep(settings.look_every_s)
+            trouble = self.app.consumer.trouble()  # type: ignore[attr-defined]
+            if trouble is not None:
+                raise trouble
+            ends = await ends_of.of(sorted(self._owners) or [0])
+            if ends is None:
+                watchdog.excused()
+            elif self._assigned is None:
+                watchdog.reads(
+                    {p: Reading(o.next_offset, ends.get(p, 0), o.paused) for p, o in sorted(self._owners.items())}
+                )
+            elif self._assigned:
+                recovery: Any = self.app.tables.recovery  # type: ignore[attr-defined]  # missing in the abstract type
+                watchdog.recovers((self._rebalances, tuple(sorted(recovery.active_offsets.items()))))
+            else:
+                watchdog.joins(self._rebalances)
