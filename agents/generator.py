@@ -396,5 +396,6 @@ async def run(
             newest_record_only=True,
             max_record_bytes=CHANGELOG_MAX_RECORD_BYTES,
             broker=kafka.faust_settings(config),
+            client=kafka.client_settings(config),
         )
         await Worker(settings, generator.owner, metrics, "generator").run(stop, ready)

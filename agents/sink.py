@@ -324,6 +324,7 @@ async def run(
         newest_record_only=False,
         max_record_bytes=CHANGELOG_MAX_RECORD_BYTES,
         broker=kafka.faust_settings(config),
+        client=kafka.client_settings(config),
     )
     async with contextlib.AsyncExitStack() as running:
         if live is None:
