@@ -20,6 +20,7 @@ from agents.rules_log import Clocks
 from agents.sink import ShardOwner, Sink
 from schemas.config import load_config
 from schemas.control import CONTROL_HEADER, AcceptGap, Control, SkipRecord, Tick, Waiver, encode_control
+from schemas.control_format import NO_KEYS, ControlKeys
 from schemas.deltas import encode_window
 from schemas.snapshot import newest_snapshot
 from streams.shard import WindowSamples
@@ -146,7 +147,9 @@ class Storage:
 class Running:
     """An owner at work: its log is delivered when the test says so, and its clock is the test's."""
 
-    def __init__(self, directory: Path, log: Log, worker: Worker, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, directory: Path, log: Log, worker: Worker, threads: ThreadPoolExecutor, keys: ControlKeys
+    ) -> None:
         self.log, self.worker, self.storage, self.metrics, self.now = log, worker, Storage(), OwnMetrics(), 0.0
         config = load_config(None, CONFIG % directory)
         live = LiveConfig(config, self.metrics.config)
@@ -156,7 +159,7 @@ class Running:
             live,
             self.metrics,
             [self.storage],
-            Broker(log, log, log),  # type: ignore[arg-type]
+            Broker(log, log, log, keys),  # type: ignore[arg-type]
             threads,
             writer=b"w",
             clocks=clocks,
@@ -171,7 +174,8 @@ class Running:
             await self.owner.put(new)
         await self.until(lambda: self.owner.at_end or self.owner.paused)
 
-    async def until(self, holds: Callable[[], bool], timeout_s: float = 10) -> None:
+    async def until(self, holds: Callable[[], bool], timeout_s: float = 120) -> None:
+        """Wait; the first window may have to wait for kernels that are compiled."""
         async with asyncio.timeout(timeout_s):
             while not holds():
                 await asyncio.sleep(0.005)
@@ -186,9 +190,11 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, log: Log, worker: Worker | None = None) -> AsyncIterator[Running]:
+async def running(
+    directory: Path, log: Log, worker: Worker | None = None, keys: ControlKeys = NO_KEYS
+) -> AsyncIterator[Running]:
     with ThreadPoolExecutor(2) as threads:
-        it = Running(directory, log, worker or Worker(), threads)
+        it = Running(directory, log, worker or Worker(), threads, keys)
         task = asyncio.create_task(it.owner.run())
         try:
             yield it
@@ -340,6 +346,21 @@ async def test_other_control_records_at_the_end_keep_nothing_waiting(tmp_path: P
         it.now = HOLD_BACK_S
         await it.looks()
         assert log.controls[1:] == [encode_control(Waiver(1, INTERVAL))]
+
+
+async def test_with_a_key_waivers_are_signed_and_those_of_others_are_passed_over(tmp_path: Path) -> None:
+    log = Log()
+    log.append(part(0, 1), Waiver(1, INTERVAL), SkipRecord(0))
+    async with running(tmp_path, log, keys=ControlKeys((b"k" * 32,))) as it:
+        await it.deliver()
+        assert it.value("spanmill_controls_refused_total", stage="sink") == 2
+        await it.looks()
+        it.now = HOLD_BACK_S
+        await it.looks()
+        assert log.controls[2:] == [encode_control(Waiver(1, INTERVAL))]
+        assert it.storage.calls == []
+        await it.deliver()
+        await it.until(lambda: it.storage.calls == ["1@15"])
 
 
 async def test_the_owner_looks_by_itself(tmp_path: Path) -> None:
