@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from agents import kafka
+from agents.control_keys import control_keys
 from agents.replay.files import FileRecord, Form, open_input, read_records
 from agents.replay.output import Samples, report, report_text, write_files
 from agents.replay.topic import TopicReader, TopicRecord, parse_bound
@@ -187,7 +188,7 @@ def replay_topic(
     topic = request.topic or TopicNames.of(config).spans
     bounds = [None if text is None else parse_bound(text) for text in (request.start, request.end)]
     codec = Codec(config.metrics_generator.codec)
-    form = RecordFormat(codec, config.spanmill.tenant_headers)
+    keys = control_keys(config)
     with closing(TopicReader(kafka.client_settings(config), topic, *bounds)) as reader:
         if reader.starts_inside:
             sys.stderr.write("spanmill: the range starts inside the log: cumulative values begin at 0 there\n")
@@ -204,6 +205,7 @@ def replay_topic(
         with progress(topic, reader.records) as advance:
             for partition, read in reader.chunks(pipeline.stream_time_ms, chunk_bytes):
                 where = f"{topic}/{partition}"
+                form = RecordFormat(codec, config.spanmill.tenant_headers, keys.at(topic, partition))
                 records = [_parse(form, each, rejects, where) for each in read]
                 changes += sum(isinstance(record.control, ConfigChange) for record in records)
                 for rejected in pipeline.feed(partition, records):

@@ -1,5 +1,7 @@
 """Signed control records: what is signed is read in its place and nowhere else, with keys that come and go."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +69,7 @@ def test_while_keys_are_introduced_unsigned_records_are_taken_and_badly_signed_o
 def test_keys_rotate_without_a_record_that_is_refused():
     """Each step is everywhere before the next one: what either step writes, both read."""
     steps = [ControlKeys.parse("\n".join(lines)) for lines in ([OLD], [OLD, NEW], [NEW, OLD], [NEW])]
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         for writes, reads in ((before, after), (after, before)):
             assert reads.at("spans", 1).read(writes.at("spans", 1).headers(Tick(1))) == Tick(1)
     assert refusal(steps[3], steps[0].at("spans", 1).headers(Tick(1))) == Reason.SIGNATURE
