@@ -49,7 +49,7 @@ class ChainWatch:
         """Count what became of a record."""
         self._metrics.batches_received.labels(outcome).inc()
         where = {"topic": self._topic, "partition": self._shard.index, "offset": offset}
-        if isinstance(item, Batch):
+        if isinstance(item, Batch) and outcome is not Outcome.DUPLICATE:
             self._hold_back.delivered(item.partition)
         if outcome is Outcome.GAP:
             self._metrics.chain_gaps.inc()

@@ -32,7 +32,10 @@ class HoldBack:
         self._waits_for = -1
 
     def delivered(self, partition: int) -> None:
-        """Note that a partition has just delivered something, be it a repetition: it is alive."""
+        """Note that a partition has just delivered something new.
+
+        One whose owner fails again and again repeats itself for ever, and mustn't keep the windows of all from ending.
+        """
         self._delivered[partition] = self._clock()
 
     def appended(self, offset: int) -> None:

@@ -246,7 +246,7 @@ async def test_a_partition_that_still_delivers_is_waited_for(tmp_path: Path) -> 
         await it.deliver()
         await it.looks()
         it.now = HOLD_BACK_S - 1
-        log.append(part(1, 1))  # again: its owner has begun at a checkpoint and comes nearer
+        log.append(part(1, 2))
         await it.deliver()
         it.now = 2 * HOLD_BACK_S - 2
         await it.looks()
@@ -254,6 +254,20 @@ async def test_a_partition_that_still_delivers_is_waited_for(tmp_path: Path) -> 
         it.now = 2 * HOLD_BACK_S
         await it.looks()
         assert log.controls == [encode_control(Waiver(1, 3 * INTERVAL))]
+
+
+async def test_a_partition_that_only_repeats_itself_is_not(tmp_path: Path) -> None:
+    log = Log()
+    log.append(part(0, 1), part(1, 1), part(0, 2))
+    async with running(tmp_path, log) as it:
+        await it.deliver()
+        await it.looks()
+        it.now = HOLD_BACK_S - 1
+        log.append(part(1, 1))
+        await it.deliver()
+        it.now = HOLD_BACK_S
+        await it.looks()
+        assert log.controls == [encode_control(Waiver(1, 2 * INTERVAL))]
 
 
 async def test_a_window_waits_from_its_first_batch_on(tmp_path: Path) -> None:
