@@ -1,23 +1,30 @@
-"""A load of spans, written straight to the spans topic, and the truth about what the log has of it."""
+"""A load of spans, written straight to the spans topic, and what the log then has of it."""
 
+import itertools
 import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Producer
+import numpy.typing as npt
+from confluent_kafka import Message, Producer
 
-from tests.faults.orders import MS, SPANS, TRACES, Record, Template, Truth, templates
+from tests.faults.orders import MS, SPANS, TRACES, Template, Truth, templates
+from tests.servers.kafka import Kafka
 
 ANSWERED_AFTER_S = 2.0
 """How much later the second record of a pair is written."""
 STEP_S = 0.02
 FLUSH_S = 90.0
+HEADER = "load"
+"""Names a pair's record in the log: template, pair, 0 or 1. A record that holds several has it several times."""
+
+TraceIds = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -26,15 +33,21 @@ class Answer:
 
     due: float
     partition: int
-    record: Record
-    trace_ids: Any
-    asked_at_ms: "AppendTime"
+    pair: int
+    trace_ids: TraceIds
 
 
-class AppendTime:
-    """When the log took a record, in ms."""
+@dataclass
+class Logged:
+    """What the log holds of the load."""
 
-    ms = 0
+    truth: Truth = field(default_factory=Truth)
+    spans_by_window: Counter[int] = field(default_factory=Counter)
+    """Spans by the end, in ms, of the window in which the log took them."""
+    halves: int = 0
+    """Records of pairs."""
+    slowest_pair_ms: int = 0
+    """Greatest time between the records of a pair, by the log's clock: so long a half-edge had to wait."""
 
 
 class Load:
@@ -42,8 +55,8 @@ class Load:
 
     def __init__(self, address: str, topic: str, partitions: int, spans_per_s: int = 20_000) -> None:
         self.spans_per_s = spans_per_s
-        self.slowest_pair_ms = 0
-        """Greatest time between a pair's records, by the log's clock: a half-edge had to wait so long."""
+        self.acknowledged = 0
+        """Records of pairs."""
         self._producer = Producer(
             {
                 "bootstrap.servers": address,
@@ -52,30 +65,22 @@ class Load:
                 "message.timeout.ms": 0,
                 "linger.ms": 5,
                 "compression.type": "lz4",
+                "message.max.bytes": 50_000_000,
                 "log_level": 0,
             }
         )
         self._topic, self._partitions = topic, partitions
         self._templates: list[Template] = list(templates())
-        self._pairs: Counter[int] = Counter()
-        self._records = Counter[str]()
+        self._numbers = itertools.count()
         self._answers: deque[Answer] = deque()
         self._prefix = np.frombuffer(secrets.token_bytes(8), np.uint8)
         self._failure: BaseException | None = None
+        self._lock = threading.Lock()
 
     @property
     def spans(self) -> int:
-        """Spans in the log."""
-        return self._records["acknowledged"] * SPANS
-
-    @property
-    def truth(self) -> Truth:
-        """What the metrics must say when everything has arrived."""
-        assert self._records["acknowledged"] == 2 * self._pairs.total(), "the load runs on, or records were refused"
-        truth = Truth()
-        for number, times in self._pairs.items():
-            truth.add(self._templates[number].truth, times)
-        return truth
+        """Spans that the log has acknowledged."""
+        return self.acknowledged * SPANS
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -113,51 +118,81 @@ class Load:
         left = self._producer.flush(FLUSH_S)
         assert left == 0, f"Kafka hasn't acknowledged {left} records within {FLUSH_S:.0f} s"
 
-    def write(self, pairs: int) -> None:
-        """Write so many pairs as fast as the log takes them, the answers a second later."""
-        for _ in range(pairs):
-            self._write_pair(time.monotonic())
-            self._write_answers(time.monotonic())
-        while self._answers:
-            time.sleep(STEP_S)
-            self._write_answers(time.monotonic())
-        assert self._producer.flush(FLUSH_S) == 0
-
     def _write_pair(self, now: float) -> None:
-        number = self._pairs.total()
-        which, partition = number % len(self._templates), number // len(self._templates) % self._partitions
-        template = self._templates[which]
-        trace_ids = np.empty((TRACES, 16), np.uint8)
-        trace_ids[:, :8] = self._prefix
-        numbers = np.arange(number * TRACES, (number + 1) * TRACES, dtype=">u8")
-        trace_ids[:, 8:] = numbers.view(np.uint8).reshape(-1, 8)
-        asked = AppendTime()
-        self._produce(template.first, partition, trace_ids, asked)
-        self._answers.append(Answer(now + ANSWERED_AFTER_S, partition, template.second, trace_ids, asked))
-        self._pairs[which] += 1
+        pair = self._next_pair()
+        partition = pair // len(self._templates) % self._partitions
+        trace_ids = self._trace_ids(pair)
+        self._produce([self._half(pair, 0, trace_ids)], partition, [(pair, 0)])
+        self._answers.append(Answer(now + ANSWERED_AFTER_S, partition, pair, trace_ids))
 
     def _write_answers(self, now: float) -> None:
         while self._answers and self._answers[0].due <= now:
             answer = self._answers.popleft()
-            self._produce(answer.record, answer.partition, answer.trace_ids, AppendTime(), answer.asked_at_ms)
+            self._produce([self._half(answer.pair, 1, answer.trace_ids)], answer.partition, [(answer.pair, 1)])
 
-    def _produce(
-        self, record: Record, partition: int, trace_ids: Any, at: AppendTime, asked: AppendTime | None = None
-    ) -> None:
-        def delivered(error: object, message: Any) -> None:
-            if error is not None:
+    def write_large(self, pairs: int, partition: int) -> None:
+        """Write so many pairs in one record, and may the log take it or not."""
+        numbers = [self._next_pair() for _ in range(pairs)]
+        halves = [(pair, which) for which in (0, 1) for pair in numbers]
+        self._produce([self._half(pair, which, self._trace_ids(pair)) for pair, which in halves], partition, halves)
+
+    def _next_pair(self) -> int:
+        with self._lock:
+            return next(self._numbers)
+
+    def _trace_ids(self, pair: int) -> TraceIds:
+        """Of a pair: the same for both of its records, and no other's."""
+        trace_ids = np.empty((TRACES, 16), np.uint8)
+        trace_ids[:, :8] = self._prefix
+        trace_ids[:, 8:] = np.arange(pair * TRACES, (pair + 1) * TRACES, dtype=">u8").view(np.uint8).reshape(-1, 8)
+        return trace_ids
+
+    def _half(self, pair: int, which: int, trace_ids: TraceIds) -> bytes:
+        template = self._templates[pair % len(self._templates)]
+        record = template.second if which else template.first
+        return record.written(trace_ids, time.time_ns() - MS)
+
+    def _produce(self, values: Sequence[bytes], partition: int, halves: Sequence[tuple[int, int]]) -> None:
+        """Write a record; those of OTLP add up when they are put one after the other."""
+
+        def delivered(error: Any, _: Message) -> None:
+            if error is None:
+                self.acknowledged += len(halves)
+            elif len(halves) == 1:
                 self._failure = AssertionError(f"a record of the load was refused: {error}")
-                return
-            at.ms = message.timestamp()[1]
-            self._records["acknowledged"] += 1
-            if asked is not None:
-                self.slowest_pair_ms = max(self.slowest_pair_ms, at.ms - asked.ms)
 
-        value = record.written(trace_ids, time.time_ns() - MS)
+        headers = [(HEADER, f"{pair} {which}".encode()) for pair, which in halves]
         while True:
             try:
-                self._producer.produce(self._topic, value, partition=partition, on_delivery=delivered)
+                self._producer.produce(
+                    self._topic, b"".join(values), partition=partition, headers=headers, on_delivery=delivered
+                )
             except BufferError:
                 self._producer.poll(0.1)
             else:
                 return
+
+    def logged(self, kafka: Kafka, interval_ms: int) -> Logged:
+        """Read the whole log, and say what it has of the load."""
+        found = Logged()
+        appended: dict[int, int] = {}
+        seen: Counter[tuple[int, int]] = Counter()
+        for message in kafka.every(self._topic):
+            _, at = message.timestamp()
+            for name, value in message.headers() or ():
+                if name != HEADER:
+                    continue
+                pair, which = map(int, value.split())
+                seen[pair, which] += 1
+                found.spans_by_window[at // interval_ms * interval_ms + interval_ms] += SPANS
+                first = appended.setdefault(pair, at)
+                found.slowest_pair_ms = max(found.slowest_pair_ms, abs(at - first))
+        found.halves = seen.total()
+        times: Counter[int] = Counter()
+        for (pair, which), count in seen.items():
+            assert count == 1, f"pair {pair} stands {count} times in the log: the load must be exact"
+            assert (pair, 1 - which) in seen, f"half of pair {pair} is missing in the log: the load must be exact"
+            times[pair % len(self._templates)] += which
+        for number, count in times.items():
+            found.truth.add(self._templates[number].truth, count)
+        return found

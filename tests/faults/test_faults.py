@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scenarios import CI, SCENARIOS
-from tests.faults.trial import Options
+from tests.faults.trial import ImpossibleError, Options
 
 pytestmark = [pytest.mark.kafka, pytest.mark.prometheus]
 
 
 @pytest.mark.parametrize("name", CI)
 def test_nothing_differs_after(name: str, tmp_path: Path) -> None:
-    report = SCENARIOS[name].run(tmp_path, Options())
+    try:
+        report = SCENARIOS[name].run(tmp_path, Options())
+    except ImpossibleError as error:
+        pytest.skip(str(error))
     sys.stdout.write(f"{report}\n")
     assert report.faults
     assert report.differences == []

@@ -4,22 +4,25 @@ import random
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.cluster import configuration
 from tests.faults.deployment import Deployment, Observer
-from tests.faults.load import Load
+from tests.faults.load import Load, Logged
 from tests.faults.report import Fault, Report
 from tests.faults.verdict import (
     Difference,
+    Points,
+    Samples,
     difference,
     falls,
     holes,
     last_window_ms,
+    misplaced,
     replayed,
     stored,
     unlike,
@@ -29,12 +32,16 @@ from tests.faults.verdict import (
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.kafka import Kafka, KafkaBroker
 from tests.servers.kafka_cluster import KafkaCluster
-from tests.servers.prometheus import Prometheus
+from tests.servers.prometheus import Labels, Prometheus
 
 SETTLE_S = 300.0
 REPLAY_S = 1800.0
 SESSION_S = 10.0
 """The stages' session time-out (agents/worker.py)."""
+
+
+class ImpossibleError(Exception):
+    """This machine, or this user, can't run the scenario."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +51,19 @@ class Setup:
     brokers: int = 1
     partitions: int = 6
     """Of either topic."""
+    dimensions: tuple[str, ...] = ()
+    """Labels of span metrics that the truth doesn't know: series are added up over them."""
     generators: int = 3
     sinks: int = 2
     spans_per_s: int = 20_000
     interval_s: int = 5
     wait_s: int = 20
-    """How long half-edges wait: longer than the load's pairs do, through any fault."""
+    """How long half-edges wait: longer than the load's pairs do, through any fault of a scenario."""
+    servers: int = 1
+    """Prometheus servers, each written through a proxy of its own."""
     out_of_order_window: str = "0s"
-    whole: bool = True
-    """No window may be missing."""
+    placed: bool = True
+    """Every span must be counted in the window in which the log took it, and no window may be missing."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,14 @@ class Options:
     backlog_spans: int = 200_000
 
 
+@dataclass(frozen=True)
+class Server:
+    """A Prometheus, and the proxy through which the sinks reach it."""
+
+    prometheus: Prometheus
+    proxy: FaultProxy
+
+
 @dataclass
 class Trial:
     """One run of a scenario."""
@@ -74,8 +93,7 @@ class Trial:
     options: Options
     directory: Path
     kafka: Kafka
-    prometheus: Prometheus
-    proxy: FaultProxy
+    servers: list[Server]
     deployment: Deployment
     observer: Observer
     load: Load
@@ -83,7 +101,10 @@ class Trial:
     rng: random.Random
     begun: float
     config: dict[str, Any]
-    extra: list[Difference] = field(default_factory=list)
+
+    @property
+    def proxy(self) -> FaultProxy:
+        return self.servers[0].proxy
 
     @property
     def generators(self) -> list[str]:
@@ -123,37 +144,79 @@ class Trial:
         """Let the load go on."""
         time.sleep(seconds)
 
+    def wait_until(self, holds: Callable[[], bool], what: str, timeout_s: float = SETTLE_S) -> None:
+        """Wait until something holds."""
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            assert time.monotonic() < deadline, (
+                f"{what}: not within {timeout_s:.0f} s\n{self.deployment.cluster.logs()}"
+            )
+            time.sleep(0.2)
+
+    def wait_in_sync(self) -> None:
+        """Wait until no replica is missing: one broker more may be lost then."""
+        cluster, topics = self.cluster(), self.topics_of_app()
+        self.wait_until(lambda: cluster.in_sync(topics), "all replicas in sync")
+
+    def topics_of_app(self) -> list[str]:
+        """Every topic of ours."""
+        admin = self.kafka.admin()
+        known = admin.list_topics(timeout=30).topics
+        return sorted(name for name in known if name.startswith(self.deployment.app))
+
+    def log(self, instance: str) -> str:
+        """All that an instance has said."""
+        return self.deployment.stage(instance).log.read_text(errors="replace")
+
+    def resident_mb(self, instances: Sequence[str]) -> int:
+        """Resident memory of the largest of some processes."""
+        resident = self.deployment.resident_bytes()
+        return max(resident.get(instance, 0) for instance in instances) >> 20
+
     def wait_for_window(self, after: float | None = None) -> None:
         """Wait until every shard has written a window that ends after a time, by default now."""
         self.observer.wait_for(time.time() if after is None else after, SETTLE_S, self.deployment.cluster.logs)
 
-    def judge(self) -> Report:
-        """Wait until everything has arrived, stop the stages, compare."""
-        report = self.report
-        self.observer.wait_for(
-            time.time() + self.setup.wait_s + 2 * self.setup.interval_s, SETTLE_S, self.deployment.cluster.logs
-        )
-        codes = self.deployment.stop(*self.deployment.names)
-        found = stored(self.prometheus, self.deployment.app, round(time.time() - self.begun) + 600)
-        end_ms = last_window_ms(found)
-        samples = until(found, end_ms)
-        report.samples = sum(len(points) for points in samples.values())
-        report.differences += [
-            *self.extra,
-            *difference("exit codes", (f"{instance}: {code}" for instance, code in codes.items() if code)),
-            *unlike_truth(samples, self.load.truth),
-            *falls(samples),
-            *(holes(samples, self.setup.interval_s * 1000) if self.setup.whole else ()),
-            *unlike(samples, until(self.replay(), end_ms), "replay"),
-        ]
-        if self.load.slowest_pair_ms >= self.setup.wait_s * 1000:
-            report.differences.append(
-                Difference("pairs of the load that came too late to be edges: a run without meaning", 1, ())
-            )
-        self._sum_up()
-        return report
+    def expect(self, holds: bool, what: str) -> None:
+        """A difference if something doesn't hold that isn't seen in samples."""
+        if not holds:
+            self.report.differences.append(Difference(what, 1))
 
-    def replay(self) -> dict[Any, Any]:
+    def judge(self) -> None:
+        """Wait until everything has arrived, stop the stages, compare."""
+        self.wait_for_window(time.time() + self.setup.wait_s + 2 * self.setup.interval_s)
+        codes = self.deployment.stop(*self.deployment.names)
+        report, logged = self.report, self.load.logged(self.kafka, self.interval_ms)
+        self.expect(logged.halves == self.load.acknowledged, "the log holds other records than it has acknowledged")
+        self.expect(logged.slowest_pair_ms < self.setup.wait_s * 1000, "pairs of the load came too late to be edges")
+        report.differences += difference("exit codes", (f"{name}: {code}" for name, code in codes.items() if code))
+        whole = self.replay()
+        for number, server in enumerate(self.servers):
+            found = self.stored(server)
+            end_ms = last_window_ms(found)
+            samples = until(found, end_ms)
+            report.samples += sum(map(len, samples.values()))
+            for each in self._differences(samples, logged, until(whole, end_ms)):
+                report.differences.append(replace(each, what=f"{each.what} (server {number})"))
+        self._sum_up()
+
+    @property
+    def interval_ms(self) -> int:
+        return self.setup.interval_s * 1000
+
+    def stored(self, server: Server) -> dict[Labels, Points]:
+        """All that a server holds of the scenario, markers included."""
+        return stored(server.prometheus, self.deployment.app, round(time.time() - self.begun) + 600)
+
+    def _differences(self, samples: Samples, logged: Logged, wanted: Samples) -> Iterator[Difference]:
+        yield from unlike_truth(samples, logged.truth, self.setup.dimensions)
+        yield from falls(samples)
+        if self.setup.placed:
+            yield from holes(samples, self.interval_ms)
+            yield from misplaced(samples, logged.spans_by_window)
+        yield from unlike(samples, wanted, "replay")
+
+    def replay(self) -> dict[Labels, Points]:
         """What `spanmill replay` makes of the log."""
         out = self.directory / "replay.om"
         shards = str(self.setup.partitions)
@@ -180,6 +243,10 @@ class Scenario:
     setup: Setup = field(default_factory=Setup)
     changes: Callable[[dict[str, Any], Path], None] | None = None
     """Of the configuration, in place; takes the scenario's directory too."""
+    before: Callable[[Path], AbstractContextManager[None]] = lambda _: nullcontext()
+    """What must be there before the stages are, in the scenario's directory."""
+    after: Callable[[Trial], None] | None = None
+    """What is done when all is said, the stages being stopped."""
 
     @property
     def name(self) -> str:
@@ -194,7 +261,10 @@ class Scenario:
                 self.does(trial)
                 trial.wait(2 * self.setup.interval_s)
             trial.report.seconds = time.monotonic() - started
-            return trial.judge()
+            trial.judge()
+            if self.after is not None:
+                self.after(trial)
+            return trial.report
 
     @contextmanager
     def trial(self, directory: Path, options: Options) -> Iterator[Trial]:
@@ -202,17 +272,15 @@ class Scenario:
         setup = self.setup
         with ExitStack() as started:
             kafka = started.enter_context(running_kafka(directory / "kafka", setup.brokers))
-            (directory / "prometheus").mkdir()
-            prometheus = Prometheus(directory / "prometheus", setup.out_of_order_window)
-            started.callback(prometheus.stop)
-            prometheus.start()
-            proxy = FaultProxy(prometheus.url)
-            proxy.start()
-            started.callback(proxy.stop)
-            config = self.configuration(kafka, proxy, directory)
+            servers = [
+                started.enter_context(running_server(directory / f"prometheus-{number}", setup.out_of_order_window))
+                for number in range(setup.servers)
+            ]
+            started.enter_context(self.before(directory))
+            config = self.configuration(kafka, servers, directory)
             deployment = Deployment(directory, config, config["spanmill"]["app_id"])
             deployment.cluster.run("topics", "create", "--partitions", str(setup.partitions))
-            observer = Observer(deployment, prometheus, setup.partitions)
+            observer = Observer(deployment, servers[0].prometheus, setup.partitions)
             started.enter_context(deployment.supervised())
             deployment.start(
                 *(f"generator-{n}" for n in range(setup.generators)), *(f"sink-{n}" for n in range(setup.sinks))
@@ -225,8 +293,7 @@ class Scenario:
                 options,
                 directory,
                 kafka,
-                prometheus,
-                proxy,
+                servers,
                 deployment,
                 observer,
                 Load(kafka.address, spans, setup.partitions, setup.spans_per_s),
@@ -236,17 +303,36 @@ class Scenario:
                 config,
             )
 
-    def configuration(self, kafka: Kafka, proxy: FaultProxy, directory: Path) -> dict[str, Any]:
+    def configuration(self, kafka: Kafka, servers: Sequence[Server], directory: Path) -> dict[str, Any]:
         """The stages' configuration."""
         app = kafka.unique("faults").replace("-", "_")
-        config = configuration(app, kafka.address, f"{proxy.url}/api/v1/write")
+        urls = [f"{server.proxy.url}/api/v1/write" for server in servers]
+        config = configuration(app, kafka.address, urls[0])
         generator = config["metrics_generator"]
+        generator["storage"]["remote_write"] = [{"url": url, "name": f"server-{n}"} for n, url in enumerate(urls)]
         generator["registry"]["collection_interval"] = f"{self.setup.interval_s}s"
         generator["metrics_ingestion_time_range_slack"] = "10m"  # the load's records may wait for a broker
         generator["processor"] = {"service_graphs": {"wait": f"{self.setup.wait_s}s", "max_items": 100_000}}
         if self.changes is not None:
             self.changes(config, directory)
         return config
+
+
+@contextmanager
+def running_server(directory: Path, out_of_order_window: str) -> Iterator[Server]:
+    """A Prometheus and its proxy."""
+    directory.mkdir()
+    prometheus = Prometheus(directory, out_of_order_window)
+    try:
+        prometheus.start()
+        proxy = FaultProxy(prometheus.url)
+        proxy.start()
+        try:
+            yield Server(prometheus, proxy)
+        finally:
+            proxy.stop()
+    finally:
+        prometheus.stop()
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tests.faults.orders import LABELS, LATENCY, SPAN_LABELS, Truth
+from tests.faults.orders import CALLS, LABELS, LATENCY, SPAN_LABELS, Truth
 from tests.servers.prometheus import Labels, Prometheus
 
 MARKER = "spanmill_sink_window"
@@ -27,10 +27,10 @@ class Difference:
 
     what: str
     count: int
-    examples: tuple[str, ...]
+    examples: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.count}, such as " + "; ".join(self.examples)
+        return "; ".join((f"{self.what}: {self.count}", *self.examples))
 
 
 def difference(what: str, found: Iterable[object]) -> Iterator[Difference]:
@@ -87,11 +87,15 @@ def last_window_ms(samples: Samples) -> int:
     return min(points[-1][0] for labels, points in samples.items() if dict(labels)["__name__"] == MARKER)
 
 
-def unlike_truth(samples: Samples, truth: Truth) -> Iterator[Difference]:
-    """Totals that aren't the log's; two series with the same labels but for those that tell processes apart."""
+def unlike_truth(samples: Samples, truth: Truth, dimensions: Sequence[str] = ()) -> Iterator[Difference]:
+    """Totals that aren't the log's; two series with the same labels but for those that tell processes apart.
+
+    Series are added up over `dimensions`.
+    """
     counts: Counter[tuple[str, tuple[str, ...]]] = Counter()
-    sums: dict[tuple[str, ...], float] = {}
+    sums: Counter[tuple[str, ...]] = Counter()
     twice, foreign = [], []
+    seen: set[tuple[object, ...]] = set()
     for labels, points in samples.items():
         named = dict(labels)
         name = named.pop("__name__")
@@ -100,18 +104,20 @@ def unlike_truth(samples: Samples, truth: Truth) -> Iterator[Difference]:
         if wanted is None:
             continue
         values = tuple(named.pop(label, "") for label in wanted)
+        series = (name, values, *(named.pop(label, "") for label in dimensions))
         if named:
             foreign.append(f"{name} has {named}")
-        if (name, values) in counts or (name == f"{LATENCY}_sum" and values in sums):
-            twice.append(f"{name}{values}")
+        if series in seen:
+            twice.append(str(series))
+        seen.add(series)
         if name == f"{LATENCY}_sum":
-            sums[values] = points[-1][1]
+            sums[values] += points[-1][1]  # type: ignore[assignment]  # a Counter of floats
         else:
-            counts[name, values] = int(points[-1][1])
+            counts[name, values] += int(points[-1][1])
     keys = sorted(counts.keys() | truth.counts.keys())
     wrong = [f"{key}: {counts[key]}, not {truth.counts[key]}" for key in keys if counts[key] != truth.counts[key]]
     yield from difference("totals that aren't the log's", wrong)
-    close = {key: math.isclose(sums.get(key, 0.0), ns / 1e9, rel_tol=1e-12) for key, ns in truth.latency_ns.items()}
+    close = {key: math.isclose(sums[key], ns / 1e9, rel_tol=1e-12) for key, ns in truth.latency_ns.items()}
     yield from difference("sums that aren't the log's", (key for key, equal in close.items() if not equal))
     yield from difference("label sets with two series", twice)
     yield from difference("labels that Tempo doesn't have", foreign)
@@ -143,6 +149,23 @@ def holes(samples: Samples, interval_ms: int) -> Iterator[Difference]:
     )
 
 
+def misplaced(samples: Samples, spans_by_window: Mapping[int, int]) -> Iterator[Difference]:
+    """Windows after which the sum of all calls isn't the number of spans that the log had by then."""
+    calls: Counter[int] = Counter()
+    for labels, points in samples.items():
+        if dict(labels)["__name__"] == CALLS:
+            for (_, earlier), (at, later) in pairwise([(0, 0.0), *points]):
+                calls[at] += round(later - earlier)
+    yield from difference(
+        "windows that count other spans than the log took in them",
+        (
+            f"{at}: {calls[at]}, not {spans_by_window.get(at, 0)}"
+            for at in sorted(calls.keys() | spans_by_window.keys())
+            if calls[at] != spans_by_window.get(at, 0)
+        ),
+    )
+
+
 def unlike(samples: Samples, wanted: Samples, whose: str) -> Iterator[Difference]:
     """Samples that differ, in either direction, from those that something else has computed."""
     yield from difference(f"series that only {whose} has", wanted.keys() - samples.keys())
@@ -153,7 +176,7 @@ def unlike(samples: Samples, wanted: Samples, whose: str) -> Iterator[Difference
         missing += [f"{labels} at {at}" for at in want.keys() - have.keys()]
         unwanted += [f"{labels} at {at}" for at in have.keys() - want.keys()]
         differing += [
-            f"{labels} at {at}: {have[at]}, not {want[at]}" for at in have if want.get(at, have[at]) != have[at]
+            f"{labels} at {at}: {have[at]}, not {want[at]}" for at in have.keys() & want.keys() if want[at] != have[at]
         ]
     yield from difference(f"samples that only {whose} has", missing)
     yield from difference(f"samples that {whose} doesn't have", unwanted)

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
@@ -214,20 +214,22 @@ class Kafka:
 
     def read(self, topic: str) -> list[Message]:
         """All records that the topic holds now, by partition and offset."""
+        return sorted(self.every(topic), key=lambda message: (message.partition(), message.offset()))
+
+    def every(self, topic: str) -> Iterator[Message]:
+        """The records that the topic holds now, those of a partition in their order."""
         ends = {p: end for p, end in self.ends(topic).items() if end}
         consumer = self._reader()
         try:
             consumer.assign([TopicPartition(topic, p, 0) for p in ends])
-            found: list[Message] = []
             while ends:
                 for message in consumer.consume(500, timeout=0.2):
                     if message.error() is not None:
                         raise KafkaException(message.error())
-                    found.append(message)
+                    yield message
                 for position in consumer.position([TopicPartition(topic, p) for p in ends]):
                     if position.offset >= ends[position.partition]:
                         del ends[position.partition]
-            return sorted(found, key=lambda message: (message.partition(), message.offset()))
         finally:
             consumer.close()
 
