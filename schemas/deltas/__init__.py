@@ -14,7 +14,6 @@ from schemas.deltas.batches import (
     join_parts,
 )
 from schemas.deltas.columns import (
-    DELTA_SCHEMA,
     NATIVE_LAYOUTS,
     NO_BUCKET,
     NO_LAYOUT,
@@ -29,7 +28,6 @@ from schemas.deltas.types import Batch, Layout, Ledger, LedgerKey, Window
 from schemas.int128 import join, split
 
 __all__ = [
-    "DELTA_SCHEMA",
     "MAX_BATCH_BYTES",
     "NATIVE_LAYOUTS",
     "NO_BUCKET",

@@ -45,7 +45,7 @@ def encode_window(window: Window, partition: int, partitions: int, shards: int) 
     """The parts, in their order, that each shard gets: at least one, since an empty batch is the shard's watermark.
 
     A ledger entry goes to the shard of its tenant's empty route, a zero to none. Raises ValueError for a window that
-    breaks a rule of `DELTA_SCHEMA`, has a negative ledger entry, or layouts beyond `MAX_LAYOUTS_BYTES`.
+    breaks a rule of `ROW`, has a negative ledger entry, or layouts beyond `MAX_LAYOUTS_BYTES`.
     """
     rows_of, layouts = _sharded(window, shards)
     ledgers = _ledger_by_shard(window.ledger, shards)

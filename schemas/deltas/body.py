@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.deltas.columns import EXEMPLAR_COLUMNS, NATIVE_LAYOUTS, NO_BUCKET, NO_LAYOUT, ROW, native_layout
+from schemas.deltas.columns import EXEMPLAR_NUMBERS, NATIVE_LAYOUTS, NO_BUCKET, NO_LAYOUT, ROW, native_layout
 from schemas.deltas.rows import NO_ROWS, DeltaRows, ascend, binary_lengths, sort_keys
 from schemas.deltas.types import Layout
 from schemas.errors import Malformed, Reason
@@ -52,7 +52,6 @@ _ARROW_SCHEMA = pa.schema(
     ]
 )
 _WRITE_OPTIONS = pa.ipc.IpcWriteOptions(use_threads=False)
-_EX_NUMBERS = [name for name in EXEMPLAR_COLUMNS if name != "ex_trace"]
 # Bytes of a row besides its texts: the fixed columns, two dictionary indices and an offset, rounded up.
 _ROW_BYTES = 80
 # Bytes of the dictionary entries of a row besides their texts.
@@ -100,7 +99,7 @@ def columns(rows: DeltaRows) -> Columns:
 def tidied(rows: DeltaRows) -> DeltaRows:
     """The same rows with nothing beside an exemplar that wasn't offered, and without trace IDs that are too long."""
     cells, traces = rows.cells.copy(), rows.traces
-    for name in _EX_NUMBERS:
+    for name in EXEMPLAR_NUMBERS:
         cells[name] *= cells["offered"]
     lengths = binary_lengths(traces)
     unfit = (lengths > MAX_TRACE_BYTES) | ((lengths > 0) & ~cells["offered"])
@@ -111,7 +110,7 @@ def tidied(rows: DeltaRows) -> DeltaRows:
 
 
 def check_rows(rows: DeltaRows, layouts: tuple[Layout, ...]) -> None:
-    """Raises Malformed for rows that break a rule of `DELTA_SCHEMA`, or the canonical order."""
+    """Raises Malformed for rows that break a rule of `ROW`, or the canonical order."""
     if not len(rows):
         return
     cells, lengths = rows.cells, binary_lengths(rows.traces)
@@ -124,7 +123,7 @@ def check_rows(rows: DeltaRows, layouts: tuple[Layout, ...]) -> None:
     has_none = (bucket == NO_BUCKET) & (layout == NO_LAYOUT)
     has_no_sum = (cells["sum_lo"] == 0) & (cells["sum_hi"] == 0)
     beside = lengths > 0
-    for name in _EX_NUMBERS:
+    for name in EXEMPLAR_NUMBERS:
         beside |= cells[name] != 0
     rules = {
         "an unknown metric": kind != _UNKNOWN,

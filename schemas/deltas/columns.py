@@ -1,7 +1,6 @@
 """The columns of delta rows: their types, their order, and numbers that mean something else in them."""
 
 import numpy as np
-import polars as pl
 
 from schemas.native_histogram import MIN_SCHEMA
 
@@ -16,53 +15,6 @@ NATIVE_LAYOUTS = 0xFFF0
 
 ZERO_BUCKET = -0x8000
 """The bucket of a native histogram that holds zeros; the others have Prometheus' indices."""
-
-DELTA_SCHEMA = pl.Schema(
-    {
-        "tenant": pl.String(),
-        "metric": pl.UInt16(),
-        "labels": pl.Binary(),
-        "bucket": pl.Int16(),
-        "layout": pl.UInt16(),
-        "value_lo": pl.UInt64(),
-        "value_hi": pl.Int64(),
-        "sum_lo": pl.UInt64(),
-        "sum_hi": pl.Int64(),
-        "ex_trace": pl.Binary(),
-        "ex_value_ns": pl.Int64(),
-        "ex_timestamp_ms": pl.Int64(),
-        "ex_offset": pl.Int64(),
-        "ex_index": pl.Int32(),
-    }
-)
-"""Delta rows: one per (tenant, labels, metric, bucket, layout), in that order, which is the canonical one.
-
-`metric` is a MetricId and `labels` are label bytes. `bucket` and `layout` say in which bucket of which of the window's
-layouts a histogram's weight fell (exactly in this one, not cumulative; the last is +Inf); other kinds have `NO_BUCKET`
-and `NO_LAYOUT`. Rows of a `native_layout` hold the same observations by native bucket, with whole weights; of a tenant
-that has native histograms only, they are all there is. `value` is the weight (histogram), the count in units of
-`1 / per_unit` (counter) or the value (gauge, an integer), `sum` the weighted latency in 2^-16 ns (histogram; else 0),
-both of 128 bits in two's complement.
-
-The exemplar is that of the greatest (timestamp, partition, offset, index). If none was offered its columns are null; an
-empty `ex_trace` was offered by a span without a trace ID, and erases (Tempo REG-12; not in native buckets, REG-20).
-"""
-
-
-def native_layout(schema: int) -> int:
-    """The layout of rows of native histograms of a schema."""
-    return NATIVE_LAYOUTS + schema - MIN_SCHEMA
-
-
-def native_schema(layout: int) -> int:
-    """The schema that such a layout says."""
-    return layout - NATIVE_LAYOUTS + MIN_SCHEMA
-
-
-CANONICAL_ORDER = ["tenant", "labels", "metric", "bucket", "layout"]
-"""The key of a delta row, and the order of rows. Texts and bytes are ordered by their bytes."""
-
-EXEMPLAR_COLUMNS = [name for name in DELTA_SCHEMA if name.startswith("ex_")]
 
 ROW = np.dtype(
     [
@@ -83,7 +35,30 @@ ROW = np.dtype(
     ],
     align=True,
 )
-"""A delta row in memory: its texts are kept beside it, and `tenant` and `labels` are their numbers.
+"""Delta rows: one per (tenant, labels, metric, bucket, layout), in that order, which is the canonical one.
 
-Where no exemplar was `offered`, its columns mean nothing.
+`tenant` and `labels` are the numbers of texts that are kept beside the rows: names, and label bytes. Texts are ordered
+by their bytes. `metric` is a MetricId. `bucket` and `layout` say in which bucket of which of the window's layouts a
+histogram's weight fell (exactly in this one, not cumulative; the last is +Inf); other kinds have `NO_BUCKET` and
+`NO_LAYOUT`. Rows of a `native_layout` hold the same observations by native bucket, with whole weights; of a tenant
+that has native histograms only, they are all there is. `value` is the weight (histogram), the count in units of
+`1 / per_unit` (counter) or the value (gauge, an integer), `sum` the weighted latency in 2^-16 ns (histogram; else 0),
+both of 128 bits in two's complement.
+
+The exemplar is that of the greatest (timestamp, partition, offset, index); its trace ID is kept beside the rows too.
+Unless one was `offered` its columns mean nothing. An empty trace ID was offered by a span without one, and erases
+(Tempo REG-12; not in native buckets, REG-20).
 """
+
+EXEMPLAR_NUMBERS = ("ex_value_ns", "ex_timestamp_ms", "ex_offset", "ex_index")
+"""What is known of an exemplar besides its trace ID."""
+
+
+def native_layout(schema: int) -> int:
+    """The layout of rows of native histograms of a schema."""
+    return NATIVE_LAYOUTS + schema - MIN_SCHEMA
+
+
+def native_schema(layout: int) -> int:
+    """The schema that such a layout says."""
+    return layout - NATIVE_LAYOUTS + MIN_SCHEMA

@@ -8,64 +8,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import lt
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
-from schemas.deltas.columns import DELTA_SCHEMA, EXEMPLAR_COLUMNS, ROW
+from schemas.deltas.columns import ROW
 
 Numbers = npt.NDArray[np.int64]
 
 Text = TypeVar("Text", str, bytes)
 
-_TEXTS = ("tenant", "labels", "ex_trace")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeltaRows:
-    """Delta rows (`DELTA_SCHEMA`), in any order unless said otherwise. Nothing in them changes once they are made."""
+    """Delta rows (`ROW`), in any order unless said otherwise. Nothing in them changes once they are made."""
 
     cells: npt.NDArray[Any]
-    """Of `ROW`; the rows' tenants and labels are numbers of `tenants` and `labels`."""
     tenants: Sequence[str]
     labels: Sequence[bytes]
     """Label bytes. A text that no row has, or that is there twice, changes nothing."""
     traces: pa.Array
     """Binary, per row: the exemplar's trace ID; empty where none was offered."""
-
-    @classmethod
-    def from_frame(cls, frame: pl.DataFrame) -> Self:
-        """The rows of a frame with the columns of `DELTA_SCHEMA`, and maybe others. ValueError: a value is missing."""
-        required = [name for name in DELTA_SCHEMA if name not in EXEMPLAR_COLUMNS]
-        if frame.select(required).null_count().sum_horizontal().sum():
-            raise ValueError("delta rows with a missing value")
-        offered = frame["ex_trace"].is_not_null()
-        if frame.filter(offered).select(EXEMPLAR_COLUMNS).null_count().sum_horizontal().sum():
-            raise ValueError("delta rows with half an exemplar")
-        cells = np.zeros(frame.height, ROW)
-        for name in (name for name in DELTA_SCHEMA if name not in _TEXTS):
-            cells[name] = frame[name].fill_null(0).to_numpy()
-        cells["offered"] = offered.to_numpy()
-        tenants, labels = frame["tenant"].unique().to_list(), frame["labels"].unique().to_list()
-        cells["tenant"] = [tenants.index(tenant) for tenant in frame["tenant"]]
-        cells["labels"] = frame["labels"].replace_strict(labels, range(len(labels)), return_dtype=pl.Int32).to_numpy()
-        return cls(cells, tenants, labels, pa.array([trace or b"" for trace in frame["ex_trace"]], pa.binary()))
-
-    def frame(self) -> pl.DataFrame:
-        """The rows as a frame with `DELTA_SCHEMA`, for whoever looks at them."""
-        cells, offered = self.cells, self.cells["offered"]
-        columns: dict[str, Any] = {
-            "tenant": [self.tenants[number] for number in cells["tenant"].tolist()],
-            "labels": [self.labels[number] for number in cells["labels"].tolist()],
-            "ex_trace": [t if o else None for t, o in zip(self.traces.to_pylist(), offered.tolist(), strict=True)],
-        }
-        for name in (name for name in DELTA_SCHEMA if name not in _TEXTS):
-            column = np.ascontiguousarray(cells[name])
-            columns[name] = pa.array(column, mask=~offered) if name in EXEMPLAR_COLUMNS else column
-        return pl.DataFrame([pl.Series(name, columns[name], kind) for name, kind in DELTA_SCHEMA.items()])
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -98,16 +63,6 @@ class RoutedRows:
     routes: Sequence[bytes]
     route: Numbers
     """Per row: a number of `routes`."""
-
-    @classmethod
-    def from_frame(cls, frame: pl.DataFrame) -> Self:
-        """The rows of a frame that also has a column `route`."""
-        return cls(DeltaRows.from_frame(frame), frame["route"].to_list(), np.arange(frame.height))
-
-    def frame(self) -> pl.DataFrame:
-        """The rows as a frame, for whoever looks at them."""
-        routes = [self.routes[number] for number in self.route.tolist()]
-        return self.rows.frame().with_columns(route=pl.Series(routes, dtype=pl.Binary()))
 
     def __len__(self) -> int:
         return len(self.rows)

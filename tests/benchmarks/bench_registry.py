@@ -11,10 +11,10 @@ from dataclasses import replace
 from statistics import median
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 
 from schemas.config import LimitSettings
-from schemas.deltas import DELTA_SCHEMA, NO_BUCKET, NO_LAYOUT, Batch, DeltaRows
+from schemas.deltas import NO_BUCKET, NO_LAYOUT, ROW, Batch, DeltaRows
 from schemas.labels import encode_labels
 from schemas.metrics import MetricId
 from streams.merged_window import merge_batches
@@ -51,22 +51,13 @@ def batch_of(sets: list[bytes], end_ms: int) -> Batch:
     cells = [(int(MetricId.CALLS), NO_BUCKET, NO_LAYOUT)]
     cells += [(int(MetricId.LATENCY), bucket, 0) for bucket in BUCKETS]
     cells += [(int(MetricId.SIZE), NO_BUCKET, NO_LAYOUT)]
-    rows = len(sets) * len(cells)
-    metric, bucket, layout = (np.tile(np.array(column), len(sets)) for column in zip(*cells, strict=True))
-    columns = {
-        "tenant": pl.Series(["acme"] * rows),
-        "metric": metric,
-        "labels": pl.Series([labels for labels in sets for _ in cells], dtype=pl.Binary),
-        "bucket": bucket,
-        "layout": layout,
-        "value_lo": np.full(rows, WEIGHT, np.uint64),
-        "value_hi": np.zeros(rows, np.int64),
-        "sum_lo": np.full(rows, 1 << 40, np.uint64),
-        "sum_hi": np.zeros(rows, np.int64),
-        **{name: pl.Series([None] * rows, dtype=DELTA_SCHEMA[name]) for name in DELTA_SCHEMA if name[:3] == "ex_"},
-    }
-    frame = pl.DataFrame({name: pl.Series(column) for name, column in columns.items()}).cast(dict(DELTA_SCHEMA))
-    return Batch(0, end_ms, end_ms - INTERVAL, 1, 0, 1, b"", 0, (LAYOUT,), {}, DeltaRows.from_frame(frame))
+    rows = np.zeros(len(sets) * len(cells), ROW)
+    for name, column in zip(("metric", "bucket", "layout"), zip(*cells, strict=True), strict=True):
+        rows[name] = np.tile(np.array(column), len(sets))
+    rows["labels"] = np.repeat(np.arange(len(sets)), len(cells))
+    rows["value_lo"], rows["sum_lo"] = WEIGHT, 1 << 40
+    deltas = DeltaRows(rows, ("acme",), sets, pa.array([b""] * len(rows), pa.binary()))
+    return Batch(0, end_ms, end_ms - INTERVAL, 1, 0, 1, b"", 0, (LAYOUT,), {}, deltas)
 
 
 def complete_ms(registry: Registry, batch: Batch, end_ms: int) -> float:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import cache
 
 import cramjam
-import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from schemas import deltas_pb2 as pb
 from schemas.deltas import (
-    DELTA_SCHEMA,
     MAX_BATCH_BYTES,
     NATIVE_LAYOUTS,
     NO_BUCKET,
@@ -36,6 +34,7 @@ from schemas.deltas import (
 from schemas.errors import Malformed
 from schemas.labels import encode_labels, shard_of
 from schemas.metrics import METRICS, Kind, MetricId
+from tests.delta_dicts import COLUMNS, EXEMPLAR, delta_rows, dicts, routed_rows
 
 LAYOUTS = ((0.002,), (0.1, 0.5, 16.384))
 KEY = ("tenant", "labels", "metric", "bucket", "layout")
@@ -77,7 +76,7 @@ def row(
 
 
 def table(rows: Iterable[Row]) -> RoutedRows:
-    return RoutedRows.from_frame(pl.DataFrame(list(rows), {**DELTA_SCHEMA, "route": pl.Binary()}, orient="row"))
+    return routed_rows(rows)
 
 
 def window(rows: Iterable[Row] = (), ledger=None, **other) -> Window:
@@ -93,7 +92,7 @@ def content(batches: Iterable[Batch]) -> list[Row]:
     return [
         {**one, "layout": one["layout"] if one["layout"] >= NATIVE_LAYOUTS else batch.layouts[one["layout"]]}
         for batch in batches
-        for one in batch.rows.frame().iter_rows(named=True)
+        for one in dicts(batch.rows)
     ]
 
 
@@ -113,7 +112,7 @@ EXEMPLARS = st.none() | st.tuples(
 
 
 @st.composite
-def delta_rows(draw: st.DrawFn, count=COUNTS) -> Row:
+def drawn_row(draw: st.DrawFn, count=COUNTS) -> Row:
     metric = METRICS[draw(st.sampled_from(list(METRICS)))]
     labels = draw(st.dictionaries(TEXTS, TEXTS, max_size=2).map(lambda d: tuple(sorted(d.items()))))
     common = {"tenant": draw(TEXTS), "labels": labels, "metric": metric.id, "route": draw(TEXTS).encode()}
@@ -132,7 +131,7 @@ def delta_rows(draw: st.DrawFn, count=COUNTS) -> Row:
 
 
 def tables(count=COUNTS):
-    return st.lists(delta_rows(count), max_size=12, unique_by=key_of)
+    return st.lists(drawn_row(count), max_size=12, unique_by=key_of)
 
 
 LEDGERS = st.dictionaries(
@@ -227,8 +226,7 @@ def test_an_empty_window_is_a_watermark_for_every_shard():
     batch = decode_batch(parts[2][0])
     assert (batch.partition, batch.partitions, batch.end_ms, batch.previous_end_ms) == (1, 2, 30_000, None)
     assert (batch.part, batch.parts, batch.revision, batch.layouts, batch.ledger) == (0, 1, 1, (), {})
-    assert batch.rows.frame().is_empty()
-    assert batch.rows.frame().schema == DELTA_SCHEMA
+    assert dicts(batch.rows) == []
 
 
 def test_the_digest_of_a_window_never_changes_with_the_libraries():
@@ -245,8 +243,11 @@ def test_the_digest_of_a_window_never_changes_with_the_libraries():
 def test_a_trace_id_that_no_exemplar_can_hold_counts_as_empty(trace, kept):
     one = row(metric=MetricId.LATENCY, bucket=0, layout=0, exemplar=(trace, 1, 2, 3, 4))
     [[value]] = encode_window(window([one]), 0, 1, 1)
-    [decoded] = decode_batch(value).rows.frame().select("ex_trace", "ex_value_ns", "ex_index").rows()
-    assert decoded == (kept, *((None, None) if trace is None else (1, 4)))
+    [decoded] = dicts(decode_batch(value).rows)
+    assert [decoded[name] for name in ("ex_trace", "ex_value_ns", "ex_index")] == [
+        kept,
+        *([None] * 2 if trace is None else [1, 4]),
+    ]
 
 
 BROKEN = {
@@ -403,7 +404,7 @@ def test_a_dictionary_whose_buffers_are_longer_than_what_is_used_of_them_is_read
         pa.Array.from_buffers(pa.binary(), 1, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0\7"), pa.py_buffer(b"\1a\1b!")]),
     )
     rows = decode_batch(with_body(stream(replaced("labels", labels)))).rows
-    assert rows.frame()["labels"].to_list() == [b"\1a\1b"] * 2
+    assert [row["labels"] for row in dicts(rows)] == [b"\1a\1b"] * 2
 
 
 @given(st.binary(max_size=100))
@@ -444,7 +445,7 @@ def merged_by_dict(frames: list[tuple[int, list[Row]]]) -> list[Row]:
         for one in rows:
             key = key_of(one)
             have = merged.setdefault(
-                key, row() | dict(zip(KEY, key, strict=True)) | dict.fromkeys(EX) | {"value_lo": None}
+                key, row() | dict(zip(KEY, key, strict=True)) | dict.fromkeys(EXEMPLAR) | {"value_lo": None}
             )
             value, total = join(one["value_lo"], one["value_hi"]), join(one["sum_lo"], one["sum_hi"])
             if have["value_lo"] is not None:
@@ -465,38 +466,36 @@ def merged_by_dict(frames: list[tuple[int, list[Row]]]) -> list[Row]:
                 )
                 if key not in places or place > places[key]:
                     places[key] = place
-                    have.update({name: one[name] for name in EX})
+                    have.update({name: one[name] for name in EXEMPLAR})
     ordered = sorted(merged.values(), key=lambda one: (one["tenant"].encode(), *key_of(one)[1:]))
-    return [{name: one[name] for name in DELTA_SCHEMA} for one in ordered]
+    return [{name: one[name] for name in COLUMNS} for one in ordered]
 
 
-EX = [name for name in DELTA_SCHEMA if name.startswith("ex_")]
 FRAMES = st.lists(st.tuples(st.integers(0, 2), tables()), max_size=4)
 
 
-def merge(frames: Iterable[tuple[int, list[Row]]]) -> pl.DataFrame:
-    return merge_rows([(partition, table(rows).rows) for partition, rows in frames]).frame()
+def merge(frames: Iterable[tuple[int, list[Row]]]) -> list[Row]:
+    return dicts(merge_rows([(partition, delta_rows(rows)) for partition, rows in frames]))
 
 
 @given(FRAMES, st.randoms(use_true_random=False))
 def test_merging_equals_adding_in_a_dict_in_any_order(frames, rng):
     merged = merge(frames)
-    assert merged.schema == DELTA_SCHEMA
-    assert merged.rows(named=True) == merged_by_dict(frames)
-    assert merge(rng.sample(frames, len(frames))).equals(merged)
+    assert merged == merged_by_dict(frames)
+    assert merge(rng.sample(frames, len(frames))) == merged
 
 
 @given(FRAMES, st.data())
 def test_one_partitions_rows_may_be_merged_in_steps(frames, data):
-    of_one = [(0, table(rows).rows) for _, rows in frames]
+    of_one = [(0, delta_rows(rows)) for _, rows in frames]
     at = data.draw(st.integers(0, len(of_one)))
     halves = [(0, merge_rows(half)) for half in (of_one[:at], of_one[at:])]
-    assert merge_rows(halves).frame().equals(merge_rows(of_one).frame())
+    assert dicts(merge_rows(halves)) == dicts(merge_rows(of_one))
 
 
 def test_sums_pass_64_bits():
     rows = [row(value=2**64 - 1), row(value=2**64 - 1), row(value=2**126)]
-    [merged] = merge((partition, [one]) for partition, one in enumerate(rows)).rows(named=True)
+    [merged] = merge((partition, [one]) for partition, one in enumerate(rows))
     assert join(merged["value_lo"], merged["value_hi"]) == 2 * (2**64 - 1) + 2**126
 
 
@@ -518,7 +517,7 @@ def latency(exemplar):
     ids=["later", "earlier", "greater partition", "none", "empty erases", "empty stays", "none at all"],
 )
 def test_the_exemplar_of_the_greatest_position_stays(first, second, left):
-    [merged] = merge([(0, [latency(first)]), (1, [latency(second)])]).rows(named=True)
+    [merged] = merge([(0, [latency(first)]), (1, [latency(second)])])
     assert merged["ex_trace"] == left
 
 

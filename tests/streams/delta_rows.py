@@ -3,17 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import polars as pl
-
 from schemas.config import HistogramSettings, LimitSettings
 from schemas.deltas import (
-    DELTA_SCHEMA,
     NO_BUCKET,
     NO_LAYOUT,
     Batch,
     Layout,
     Ledger,
-    RoutedRows,
     Window,
     decode_batch,
     encode_window,
@@ -22,6 +18,7 @@ from schemas.deltas import split as limbs
 from schemas.labels import encode_labels
 from schemas.metrics import LATENCY_UNITS_PER_NS, WEIGHT_ONE, MetricId
 from streams.shard import WindowSamples
+from tests.delta_dicts import COLUMNS, routed_rows
 
 INTERVAL = 15_000
 BOUNDS: Layout = (0.1, 1.0)
@@ -57,7 +54,7 @@ def row(
     """`exemplar`: trace ID, value in ns, timestamp, offset, index."""
     texts = labels or (("service", service),)
     fields = (tenant, int(metric), encode_labels(texts), bucket, layout, *limbs(value), *limbs(total), *exemplar)
-    return dict(zip([*DELTA_SCHEMA, "route"], [*fields, service.encode()], strict=True))
+    return dict(zip([*COLUMNS, "route"], [*fields, service.encode()], strict=True))
 
 
 def calls(service, n=1.0, **more):
@@ -77,8 +74,7 @@ def latency(service, bucket, n=1.0, seconds=0.0, trace=None, *, at=1, layout=0, 
 
 
 def window(end_ms, previous_ms, rows=(), ledger: Ledger | None = None, *, layouts=(BOUNDS,), revision=0) -> Window:
-    frame = pl.DataFrame(list(rows), schema=dict(DELTA_SCHEMA) | {"route": pl.Binary()})
-    return Window(end_ms, previous_ms, RoutedRows.from_frame(frame), tuple(layouts), ledger or {}, revision)
+    return Window(end_ms, previous_ms, routed_rows(rows), tuple(layouts), ledger or {}, revision)
 
 
 def batches(window: Window, partition=0, partitions=1, shard=0, shards=1) -> list[Batch]:

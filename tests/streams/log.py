@@ -17,6 +17,7 @@ from schemas.metrics import LATENCY_UNITS_PER_NS, METRICS, WEIGHT_ONE, Kind, Met
 from schemas.otlp import Codec
 from schemas.record import DEFAULT_TENANT, Record
 from streams.partition import PartitionFold
+from tests.delta_dicts import dicts
 from tests.otlp_samples import any_value
 
 INTERVAL_MS = 15_000
@@ -127,7 +128,7 @@ def samples(closed: Iterable[Window]) -> dict[str, Any]:
     """
     totals: dict[str, Any] = {}
     for window in closed:
-        for row in window.rows.frame().iter_rows(named=True):
+        for row in dicts(window.rows):
             metric = METRICS[MetricId(row["metric"])]
             name = series_name(row)
             value = join(row["value_lo"], row["value_hi"])
@@ -166,7 +167,7 @@ def exemplars(closed: Iterable[Window]) -> dict[tuple[str, int], tuple[str, int,
     """By series and bucket, the exemplar of the last window with one: trace, ns, ms after `T0_MS`, offset, index."""
     found: dict[tuple[str, int], tuple[str, int, int, int, int]] = {}
     for window in closed:
-        for row in window.rows.frame().iter_rows(named=True):
+        for row in dicts(window.rows):
             if row["ex_trace"] is not None:
                 found[series_name(row), row["bucket"]] = (
                     row["ex_trace"].decode(),

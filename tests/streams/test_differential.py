@@ -14,6 +14,7 @@ from schemas.metrics import METRICS, WEIGHT_ONE, Kind, MetricId
 from schemas.otlp import Codec
 from schemas.record import Record
 from streams.partition import PartitionFold
+from tests.delta_dicts import dicts
 from tests.reference.generated import TENANTS, random_log, random_settings
 from tests.reference.partition import Partition
 from tests.reference.sums import ZERO_BUCKET as REFERENCE_ZERO
@@ -26,7 +27,7 @@ PREFIX = "tempo_metrics_generator_"
 def told(window: Window) -> dict[str, dict[Any, Any]]:
     """A window of the columnar path, as the reference has it."""
     out: dict[str, dict[Any, Any]] = {kind: {} for kind in ("counters", "gauges", "weights", "latencies", "exemplars")}
-    for row in window.rows.frame().iter_rows(named=True):
+    for row in dicts(window.rows):
         metric = METRICS[MetricId(row["metric"])]
         labels = tuple((name.encode(), value.encode()) for name, value in decode_labels(row["labels"]))
         series = Series(row["tenant"], metric.name, labels)

@@ -13,6 +13,7 @@ from schemas.config import FilterPolicySettings, MultiplierSettings, PolicyPartS
 from schemas.otlp import Codec
 from schemas.record import Record
 from streams.partition import PartitionFold
+from tests.delta_dicts import dicts
 from tests.reference.generated import TENANTS, random_log, random_settings
 from tests.streams.log import CLIENT, CONSUMER, INTERNAL, INTERVAL_MS, PRODUCER, SERVER, Told, ledger, record, tick
 from tests.streams.test_differential import assert_same
@@ -143,6 +144,6 @@ def digest(fold: PartitionFold, log: list[Record], chunks: list[int]) -> list[tu
         closed += [window for closing in fed.closings for window in closing.windows]
         at += chunk
     return [
-        (window.end_ms, window.previous_end_ms, window.rows.frame().rows(), window.layouts, window.ledger)
+        (window.end_ms, window.previous_end_ms, dicts(window.rows), window.layouts, window.ledger)
         for window in [*closed, *fold.close_all()]
     ]

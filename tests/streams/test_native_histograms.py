@@ -26,6 +26,7 @@ from streams.native_totals import MAX_EXEMPLARS, NativeRow, with_exemplars, writ
 from streams.series import Naming, Sample
 from streams.shard import Shard, WindowSamples
 from streams.totals import DeltaRow, UsedLayout, apply_rows, fitting_rows
+from tests.delta_dicts import dicts
 from tests.streams.delta_rows import Settings, batch
 from tests.streams.delta_rows import latency as classic_row
 from tests.streams.delta_rows import row as delta_row
@@ -82,7 +83,7 @@ class Written:
             [[value]] = encode_window(window, 0, 1, 1)
             batch = decode_batch(value)
             layouts = [UsedLayout(0, layout) for layout in batch.layouts]
-            rows = batch.rows.frame().select(DeltaRow._fields).iter_rows()
+            rows = [tuple(row[name] for name in DeltaRow._fields) for row in dicts(batch.rows)]
             for (labels, metric), group in groupby(map(DeltaRow._make, rows), lambda row: (row.labels, row.metric)):
                 self.update(labels, metric, list(group), layouts)
         samples = Samples([], [], [])
