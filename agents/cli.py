@@ -172,6 +172,20 @@ def ingester(config_file: Path | None, kafka: str | None, log_level: str) -> Non
 
 @cli.command()
 @CONFIG_FILE
+@KAFKA
+@click.option("--stage", required=True, type=click.Choice(["generator", "sink", "ingester"]))
+@click.option("--instance", required=True, metavar="NAME", help="The process' SPANMILL_INSTANCE_ID.")
+@LOG_LEVEL
+def leave(config_file: Path | None, kafka: str | None, stage: str, instance: str, log_level: str) -> None:
+    """Let the others have the partitions of a named process that was stopped for good, without waiting for it."""
+    config = read_config(config_file, kafka, log_level)
+    from agents.membership import leave
+
+    click.echo(leave(config, stage, instance))
+
+
+@cli.command()
+@CONFIG_FILE
 @click.option("--input", "source", metavar="FILE", help="*.bin or *.json of a Collector's file exporter; - for stdin.")
 @click.option("--output", required=True, metavar="OUT", help="OpenMetrics text; - for standard output.")
 @click.option("--last", is_flag=True, help="Only the last sample of each series.")

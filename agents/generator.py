@@ -19,6 +19,7 @@ from agents.broker import Broker, kafka_broker
 from agents.inbox import Inbox, LogRecord
 from agents.live_config import LiveConfig
 from agents.log_probe import Ends
+from agents.membership import leave_if_gone
 from agents.memory import keep_freed_memory
 from agents.own_metrics import OwnMetrics
 from agents.producer import Headers
@@ -399,3 +400,4 @@ async def run(
             client=kafka.client_settings(config),
         )
         await Worker(settings, generator.owner, metrics, "generator").run(stop, ready)
+    await leave_if_gone(config, names.generator_app)

@@ -22,6 +22,7 @@ from agents.endpoint import Endpoint
 from agents.hold_back import POLL_S
 from agents.inbox import Inbox, LogRecord
 from agents.live_config import LiveConfig
+from agents.membership import leave_if_gone
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.endpoints import remote_write_endpoints
 from agents.rules_log import Clocks, RulesLog
@@ -343,3 +344,4 @@ async def run(
         )
         await running.enter_async_context(sink.rules_log.running())
         await Worker(settings, sink.owner, metrics, "sink").run(stop, ready)
+    await leave_if_gone(config, names.sink_app)

@@ -104,7 +104,7 @@ def test_mounts_have_volumes_and_selectors_find_their_pods(helm, values):
 def test_containers_have_no_rights_that_they_do_not_need(helm, values):
     for workload in workloads(rendered(helm, values)).values():
         assert pod_spec(workload)["securityContext"]["runAsNonRoot"] is True
-        assert pod_spec(workload)["automountServiceAccountToken"] is False
+        assert pod_spec(workload)["automountServiceAccountToken"] is (workload["kind"] == "StatefulSet")
         for container in containers(workload):
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -172,6 +172,35 @@ def test_generators_and_sinks_are_static_members_by_their_pods_names(helm):
     by_pod_name = {"name": "SPANMILL_INSTANCE_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     members = {name for name, each in found.items() if by_pod_name in pod_spec(each)["containers"][0]["env"]}
     assert members == {"traces-spanmill-generator", "traces-spanmill-sink"}
+
+
+def test_members_may_read_their_own_sets_and_nothing_else(helm, values):
+    """They ask whether they were scaled away; see agents/kubernetes.py."""
+    manifests = rendered(helm, values)
+    (role,) = of_kind(manifests, "Role").values()
+    (binding,) = of_kind(manifests, "RoleBinding").values()
+    (account,) = of_kind(manifests, "ServiceAccount").values()
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": account["metadata"]["name"], "namespace": "observability"}
+    ]
+    sets = of_kind(manifests, "StatefulSet")
+    assert role["rules"] == [
+        {"apiGroups": ["apps"], "resources": ["statefulsets"], "resourceNames": sorted(sets), "verbs": ["get"]}
+    ]
+    for name, each in sets.items():
+        assert pod_spec(each)["serviceAccountName"] == account["metadata"]["name"]
+        assert {"name": "SPANMILL_STATEFULSET", "value": name} in pod_spec(each)["containers"][0]["env"]
+
+
+def test_members_need_not_ask(helm):
+    manifests = rendered(helm, None, "--set", "leaveOnScaleDown=false")
+    assert of_kind(manifests, "Role", "RoleBinding", "ServiceAccount") == {}
+    for workload in workloads(manifests).values():
+        assert pod_spec(workload)["automountServiceAccountToken"] is False
+        assert "serviceAccountName" not in pod_spec(workload)
+        names = {each["name"] for each in pod_spec(workload)["containers"][0].get("env", [])}
+        assert "SPANMILL_STATEFULSET" not in names
 
 
 def test_a_secret_takes_the_place_of_the_configuration(helm):

@@ -55,7 +55,11 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  automountServiceAccountToken: false
+  {{- $asks := and .member $root.Values.leaveOnScaleDown | empty | not }}
+  automountServiceAccountToken: {{ $asks }}
+  {{- if $asks }}
+  serviceAccountName: {{ include "spanmill.fullname" $root }}-scale-down
+  {{- end }}
   {{- with $root.Values.imagePullSecrets }}
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
@@ -90,6 +94,10 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: metadata.name
+        {{- if $asks }}
+        - name: SPANMILL_STATEFULSET
+          value: {{ include "spanmill.fullname" $root }}-{{ .stage }}
+        {{- end }}
         {{- end }}
       ports:
         - name: http
