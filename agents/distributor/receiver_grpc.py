@@ -11,6 +11,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from agents.distributor.intake import Intake
 from agents.distributor.status import Code, RefusedError, status_protobuf
 from agents.otlp_protocol import EXPORT_METHOD, NO_METRICS_HEADER, ORG_ID_HEADER
+from agents.server_tls import grpc_credentials
 from schemas import jaeger
 from schemas.config.distributor import GrpcSettings
 from schemas.errors import Malformed
@@ -72,9 +73,13 @@ class GrpcReceiver:
         self.address = ""
 
     async def start(self) -> None:
-        """Listen; raises RuntimeError if the address is taken."""
+        """Listen; raises RuntimeError if the address is taken, OSError if a certificate can't be used."""
         host, _, port = self._settings.endpoint.rpartition(":")
-        bound = self._server.add_insecure_port(f"{host or '[::]'}:{port}")
+        address, tls = f"{host or '[::]'}:{port}", self._settings.tls
+        if tls is None:
+            bound = self._server.add_insecure_port(address)
+        else:
+            bound = self._server.add_secure_port(address, grpc_credentials(tls))
         await self._server.start()
         await self._health.set(self._service, HealthCheckResponse.SERVING)
         self.address = f"{host}:{bound}"

@@ -9,6 +9,7 @@ from agents.distributor.bodies import BodyTooLargeError, decoded
 from agents.distributor.intake import Intake
 from agents.distributor.status import HTTP_STATUS, Code, RefusedError, status_json, status_protobuf
 from agents.otlp_protocol import NO_METRICS_HEADER, ORG_ID_HEADER
+from agents.server_tls import server_context
 from schemas import jaeger, zipkin
 from schemas.config.distributor import HttpSettings
 from schemas.errors import Malformed
@@ -59,10 +60,11 @@ class HttpReceiver:
         self.address = ""
 
     async def start(self) -> None:
-        """Listen; raises OSError if the address is taken."""
+        """Listen; raises OSError if the address is taken or a certificate can't be used."""
         host, _, port = self._settings.endpoint.rpartition(":")
+        context = None if self._settings.tls is None else server_context(self._settings.tls)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host.strip("[]") or None, int(port)).start()
+        await web.TCPSite(self._runner, host.strip("[]") or None, int(port), ssl_context=context).start()
         self.address = f"{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.config.durations import Seconds
 from schemas.config.section import Count, Int, Section
+from schemas.config.server_tls import ServerTls
 
 
 def check_endpoint(endpoint: str) -> str:
@@ -26,8 +27,8 @@ class GrpcSettings(Section):
     """`host:port`; without a host, every interface."""
     max_recv_msg_size_mib: Annotated[Int, Field(ge=1, le=2047)] = 4
     """Larger messages are refused."""
-    tls: dict[str, Any] = Field(default_factory=dict)
-    """Certificates."""
+    tls: ServerTls | None = None
+    """The server's certificate; without it what clients send can be read on its way."""
     auth: dict[str, Any] = Field(default_factory=dict)
     """An extension of the Collector's."""
 
@@ -41,8 +42,8 @@ class HttpSettings(Section):
     """Bytes; larger bodies are refused, also once they are decompressed."""
     cors: dict[str, Any] = Field(default_factory=dict)
     """Which pages of browsers may send."""
-    tls: dict[str, Any] = Field(default_factory=dict)
-    """Certificates."""
+    tls: ServerTls | None = None
+    """The server's certificate; without it what clients send can be read on its way."""
     auth: dict[str, Any] = Field(default_factory=dict)
     """An extension of the Collector's."""
 

@@ -50,11 +50,11 @@ PENDING = (
     *(
         Pending(f"distributor.receivers.{receiver}.{key}", f"{key} of receivers")
         for receiver, keys in (
-            ("otlp.protocols.grpc", ("tls", "auth")),
-            ("otlp.protocols.http", ("cors", "tls", "auth")),
-            ("jaeger.protocols.grpc", ("tls", "auth")),
-            ("jaeger.protocols.thrift_http", ("cors", "tls", "auth")),
-            ("zipkin", ("cors", "tls", "auth")),
+            ("otlp.protocols.grpc", ("auth",)),
+            ("otlp.protocols.http", ("cors", "auth")),
+            ("jaeger.protocols.grpc", ("auth",)),
+            ("jaeger.protocols.thrift_http", ("cors", "auth")),
+            ("zipkin", ("cors", "auth")),
         )
         for key in keys
     ),

@@ -3,10 +3,12 @@
 import asyncio
 import gzip
 import json
+import ssl
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -38,6 +40,7 @@ from schemas.jaeger_pb2 import Batch, PostSpansRequest
 from schemas.jaeger_pb2 import Span as JaegerSpan
 from schemas.murmur2 import partition_of
 from tests.schemas.test_jaeger import THRIFT
+from tests.servers.certificates import Authority
 from tests.servers.kafka import KafkaBroker
 from tests.servers.telemetrygen import Telemetrygen
 
@@ -478,6 +481,61 @@ distributor:
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         names = sorted(span.name for record in kafka.read(topic) for span in spans_of(record.value()))
         assert names == ["GET /", "p", "z"]
+    finally:
+        await distributor.stop()
+
+
+async def test_spans_arrive_over_tls(kafka: KafkaBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real exporters, over both protocols; one without the client's certificate is refused."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # they stand before an exporter's own
+        monkeypatch.delenv(name, raising=False)
+    authority = Authority(tmp_path / "ca")
+    cert, key = authority.certify("server")
+    client_cert, client_key = authority.certify("client")
+    tls = f"tls: {{cert_file: {cert}, key_file: {key}, client_ca_file: {authority.certificate}}}"
+    topic = kafka.spans_topic(PARTITIONS)
+    config = load_config(
+        None,
+        f"""
+ingest: {{kafka: {{address: "{kafka.address}"}}}}
+spanmill: {{topics: {{spans: {topic}}}}}
+distributor:
+  receivers:
+    otlp:
+      protocols:
+        grpc: {{endpoint: "127.0.0.1:0", {tls}}}
+        http: {{endpoint: "127.0.0.1:0", {tls}}}
+""",
+    )
+    distributor = Distributor(config, OwnMetrics(), PARTITIONS)
+    await distributor.start()
+    try:
+        assert distributor.grpc is not None
+        assert distributor.http is not None
+        credentials = grpc.ssl_channel_credentials(
+            authority.certificate.read_bytes(), client_key.read_bytes(), client_cert.read_bytes()
+        )
+        exporters: list[SpanExporter] = [
+            GrpcExporter(endpoint=f"https://{distributor.grpc.address}", credentials=credentials),
+            HttpExporter(
+                endpoint=f"https://{distributor.http.address}/v1/traces",
+                certificate_file=str(authority.certificate),
+                client_certificate_file=str(client_cert),
+                client_key_file=str(client_key),
+            ),
+        ]
+        for number, exporter in enumerate(exporters):
+            provider = TracerProvider(resource=Resource.create({"service.name": "shop"}), shutdown_on_exit=False)
+            provider.add_span_processor(SimpleSpanProcessor(exporter))
+            span = provider.get_tracer("t").start_span(f"tls{number}")
+            await asyncio.to_thread(span.end)
+            await asyncio.to_thread(provider.shutdown)
+        names = sorted(span.name for record in kafka.read(topic) for span in spans_of(record.value()))
+        assert names == ["tls0", "tls1"]
+        stranger = ssl.create_default_context(cafile=authority.certificate)
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises((aiohttp.ClientError, OSError)):
+                await session.post(f"https://{distributor.http.address}/v1/traces", ssl=stranger)
     finally:
         await distributor.stop()
 
