@@ -1,23 +1,41 @@
 """The whole path without Kafka: records of each partition through their fold, batches into the shards. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from schemas.checkpoint import Checkpoint
 from schemas.config import TenantSettings
 from schemas.config.rules import Rules
 from schemas.control import ConfigChange
-from schemas.deltas import LedgerKey, Window, decode_batch, encode_window
-from schemas.errors import Malformed
+from schemas.deltas import LedgerKey, Window, encode_window
 from schemas.otlp import Codec
 from schemas.record import Record
 from schemas.rules_in_force import RulesInForce
+from schemas.snapshot import Cut
 from streams.partition import PartitionFold, Rejected
+from streams.scripted_shard import Difference, Script, ScriptedShard
 from streams.shard import Shard, WindowSamples
 
 SettingsOf = Callable[[str], TenantSettings]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where a pipeline begins: at the checkpoints of partitions and the cuts of shards, else with nothing."""
+
+    checkpoints: Mapping[int, Checkpoint] = field(default_factory=dict)
+    cuts: Mapping[int, Cut] = field(default_factory=dict)
+
+    def without_rules(self) -> "Beginning":
+        """For a pipeline that doesn't go by the log's rules."""
+        return Beginning(
+            {partition: replace(each, rules=None) for partition, each in self.checkpoints.items()},
+            {shard: replace(each, rules=None) for shard, each in self.cuts.items()},
+        )
+
+
+NOTHING = Beginning()
 
 
 class Pipeline:
@@ -25,6 +43,10 @@ class Pipeline:
 
     `windows` takes each completed window of a shard, in the shard's order. With `rules` configuration records in the
     input are obeyed: `rules` hold until the first one. Without them `settings_of` decides all.
+
+    `scripts` are what `[deltas]` holds, by shard, from where the beginning's cuts need it: then the shards follow them
+    (`ScriptedShard`), and `differences` are the batches that aren't as they are there. Windows that end at `warm_up_ms`
+    or before are folded, and their deltas dropped.
     """
 
     def __init__(
@@ -37,13 +59,32 @@ class Pipeline:
         partitions: int = 1,
         shards: int = 1,
         rules: Rules | None = None,
+        beginning: Beginning = NOTHING,
+        scripts: Mapping[int, Script] | None = None,
+        warm_up_ms: int | None = None,
+        stale_markers: bool = False,
     ) -> None:
         known = None if rules is None else RulesInForce.initial(rules)
-        start = Checkpoint.initial(0, known)
-        self._folds = [PartitionFold(settings_of, interval_ms, codec, start) for _ in range(partitions)]
-        self._shards = [Shard(shard, settings_of, interval_ms, known) for shard in range(shards)]
-        self._offsets = [0] * shards
-        self._windows, self._interval_ms = windows, interval_ms
+        begin = beginning if rules is not None else beginning.without_rules()
+        start = [begin.checkpoints.get(p, Checkpoint.initial(0, known)) for p in range(partitions)]
+        self._folds = [PartitionFold(settings_of, interval_ms, codec, each) for each in start]
+        self.differences: list[Difference] = []
+        scripts = {} if scripts is None else scripts
+        taken_over = {p: each.previous_end_ms for p, each in enumerate(start) if each.previous_end_ms is not None}
+
+        def new_shard(index: int) -> Shard:
+            cut = begin.cuts.get(index)
+            if cut is not None:
+                return Shard.restore(cut, settings_of, interval_ms, known, stale_markers=stale_markers)
+            # As in a sink that begins: the first record that it reads holds for all windows.
+            provisional = index in scripts
+            return Shard(index, settings_of, interval_ms, known, provisional=provisional, stale_markers=stale_markers)
+
+        self._shards = [
+            ScriptedShard(new_shard(index), scripts.get(index, iter(())), taken_over, self.differences.append)
+            for index in range(shards)
+        ]
+        self._windows, self._interval_ms, self._warm_up_ms = windows, interval_ms, warm_up_ms
 
     def feed(self, partition: int, records: Sequence[Record]) -> tuple[Rejected, ...]:
         """Feed records of a partition, contiguous in its order; gives those that can't be read."""
@@ -56,6 +97,7 @@ class Pipeline:
             if isinstance(run[-1].control, ConfigChange):
                 self._announce(partition, run[-1].control)
             rejected += fed.rejected
+        self._advance()
         return tuple(rejected)
 
     def stream_time_ms(self, partition: int) -> int | None:
@@ -63,11 +105,16 @@ class Pipeline:
         return self._folds[partition].stream_time_ms
 
     @property
+    def waiting(self) -> int:
+        """Shards that wait for a batch of their script, which the records that were fed don't give."""
+        return sum(shard.next is not None for shard in self._shards)
+
+    @property
     def ledger(self) -> dict[LedgerKey, int]:
         """What was counted in the windows that are complete."""
         total: Counter[LedgerKey] = Counter()
         for shard in self._shards:
-            total.update(shard.ledger)
+            total.update(shard.shard.ledger)
         return dict(total)
 
     def close(self) -> None:
@@ -75,27 +122,38 @@ class Pipeline:
         for partition, fold in enumerate(self._folds):
             for window in fold.close_all():
                 self._deliver(partition, window)
+        self._advance()
         for shard in self._shards:
-            for completed in shard.finish():
+            shard.stop()
+        self._advance()
+        for shard in self._shards:
+            for completed in shard.shard.finish():
                 self._windows(completed)
 
     def _announce(self, partition: int, change: ConfigChange) -> None:
         """Let the shards hear what a partition has heard, in force from the same window: they know no other offsets."""
         open_end_ms = self._folds[partition].open_end_ms or 0
         change = replace(change, from_end_ms=max(change.from_end_ms, open_end_ms + self._interval_ms))
-        for index, shard in enumerate(self._shards):
-            with suppress(Malformed):  # the fold has rejected it
-                shard.feed(self._offsets[index], change)
-            self._offsets[index] += 1
+        for shard in self._shards:
+            shard.hear(change)
+        self._advance()
 
     def _deliver(self, partition: int, window: Window) -> None:
+        if self._warm_up_ms is not None:
+            if window.end_ms <= self._warm_up_ms:
+                return
+            if window.previous_end_ms is not None and window.previous_end_ms <= self._warm_up_ms:
+                window = replace(window, previous_end_ms=None)  # the chain begins here
         encoded = encode_window(window, partition, len(self._folds), len(self._shards))
-        for index, parts in enumerate(encoded):
-            for part in parts:
-                fed = self._shards[index].feed(self._offsets[index], decode_batch(part))
-                self._offsets[index] += 1
-                for completed in fed.windows:
-                    self._windows(completed)
+        for shard, parts in zip(self._shards, encoded, strict=True):
+            shard.add(partition, window.end_ms, parts)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Complete what can be completed."""
+        for shard in self._shards:
+            for completed in shard.advance():
+                self._windows(completed)
 
 
 def _runs(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

@@ -5,7 +5,7 @@ source partitions have delivered it, or a later one, or are waived. What comes o
 records. Who computes a part of it again, after a crash, gets the same samples again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -141,6 +141,11 @@ class Shard:
     def waived(self) -> list[int]:
         """The source partitions that windows don't wait for, as they haven't delivered what they were waived for."""
         return [p for p, end_ms in sorted(self._waived.items()) if self._lacks(p, end_ms)]
+
+    @property
+    def delivered(self) -> Mapping[int, int]:
+        """The last window that each source partition has delivered, by partition."""
+        return self._chains.delivered
 
     @property
     def waiting_ms(self) -> int | None:
