@@ -139,6 +139,11 @@ class ShardOwner:
         return end is not None and self.next_offset >= end and self._inbox.empty and not self._feeding
 
     @property
+    def others_lag(self) -> bool:
+        """Whether a source partition follows older rules than the shard."""
+        return self._shard.others_lag
+
+    @property
     def paused(self) -> bool:
         """Whether too many windows wait to be written, or batches can't be put away."""
         return self._writer.paused or self._disk_full
@@ -292,7 +297,9 @@ class ShardOwner:
         """Save a cut, then delete older ones, then commit for those who watch the lag."""
         sink, loop = self._sink, asyncio.get_running_loop()
         records = await loop.run_in_executor(sink.threads, snapshot_records, cut, sink.writer, sink.record_limit)
-        await self._worker.save(cut.shard, dict(records))
+        *parts, manifest = records
+        await self._worker.save(cut.shard, dict(parts))
+        await self._worker.save(cut.shard, dict([manifest]))  # a part that failed would leave a snapshot with a hole
         old = obsolete_keys(list(self._worker.table.data), cut)
         await self._worker.save(cut.shard, dict.fromkeys(old))
         await self._worker.commit(cut.shard, cut.next_offset)
