@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ def main() -> None:
     known.add_argument("--backlog", type=int, default=200_000, metavar="SPANS", help="what waits for stopped stages")
     known.add_argument("--keep", action="store_true", help="keep logs and data of a scenario without differences too")
     given = known.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended all the same
     options = Options(given.seed, given.kills, given.down, given.backlog)
     unknown = sorted(set(given.names) - SCENARIOS.keys())
     if unknown:

@@ -130,9 +130,9 @@ class Trial:
         self.report.faults.append(Fault(what, time.time()))
 
     def signal(self, instance: str, number: signal.Signals) -> None:
-        """Send a signal to an instance, if it runs, and note it."""
-        if self.deployment.send(instance, number):
-            self.fault(f"{number.name} of a {instance.partition('-')[0]}")
+        """Send a signal to an instance, as soon as it runs, and note it."""
+        self.wait_until(lambda: self.deployment.send(instance, number), f"{instance} runs")
+        self.fault(f"{number.name} of a {instance.partition('-')[0]}")
 
     def freeze(self, instance: str, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later."""
@@ -212,7 +212,7 @@ class Trial:
         yield from unlike_truth(samples, logged.truth, self.setup.dimensions)
         yield from falls(samples)
         if self.setup.placed:
-            yield from holes(samples, self.interval_ms)
+            yield from holes(samples, logged.spans_by_window)
             yield from misplaced(samples, logged.spans_by_window)
         yield from unlike(samples, wanted, "replay")
 

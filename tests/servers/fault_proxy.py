@@ -43,8 +43,10 @@ class Fault:
     delay_s: float = 0.0
 
     def __str__(self) -> str:
-        details = str(self.status or "") + (f" after {self.delay_s} s" if self.delay_s else "")
-        return f"{self.kind.name.lower()} {details}".strip()
+        details = [str(self.status)] if self.status else []
+        if self.delay_s:
+            details.append(f"after {self.delay_s} s")
+        return " ".join([self.kind.name.lower(), *details])
 
 
 class FaultProxy:
