@@ -51,7 +51,7 @@ class TenantSamples:
     restarts: list[Sample] = field(default_factory=list)
     """Zeros of histograms whose buckets changed, at `restart_ms`: they have been written at `start_ms` already."""
     stale: list[Sample] = field(default_factory=list)
-    """Stale markers, at the window's end, of series that ended in it; none unless they are asked for."""
+    """Stale markers, at the window's `stale_ms`, of series that ended in it; none unless they are asked for."""
     gauges: Gauges = field(default_factory=dict)
     """Tempo's gauges of the registry after the window, whether it is written or not."""
 
@@ -167,13 +167,15 @@ class Registry:
 
     def _close(self, name: str, tenant: TenantRegistry, previous_ms: int | None) -> TenantSamples:
         assert self.end_ms is not None
-        tenant.drop_stale(self.end_ms)
-        tenant.limiters.look(previous_ms, self.end_ms)
         interval_ms = self._tenant_interval_ms(tenant.settings)
         # Windows that nobody sent don't exist, so a tenant is written in the first one that reaches its time.
         before_ms = self.end_ms - self._interval_ms if previous_ms is None else previous_ms
         collects = tenant.settings.collects
         due = collects and self.end_ms // interval_ms > before_ms // interval_ms
+        if due or not collects:
+            # Not between: one that comes back at once would have its zero where it has had a sample.
+            tenant.drop_stale(self.end_ms)
+        tenant.limiters.look(previous_ms, self.end_ms)
         samples = tenant.collect(self.end_ms) if due else Samples([], [], [])
         return TenantSamples(
             tenant=name,

@@ -60,6 +60,11 @@ class WindowSamples:
     incomplete: bool = False
     """Whether it was completed by a waiver, before all source partitions had delivered it."""
 
+    @property
+    def stale_ms(self) -> int:
+        """The time of stale markers: at the end they would stand where a series that comes back at once has a zero."""
+        return self.end_ms - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Fed:
@@ -98,6 +103,7 @@ class Shard:
         self._registry = Registry(index, self._settings_of, interval_ms, stale_markers=stale_markers)
         self._partitions = 0
         self._applied: dict[int, int] = {}
+        self._revisions: dict[int, tuple[int, int]] = {}
         self._waived: dict[int, int] = {}
         self._waiting: dict[int, list[Delivery]] = {}
         self._spill = Spill(store, interval_ms, self._open_ms)
@@ -136,6 +142,14 @@ class Shard:
     def waiting(self) -> list[int]:
         """The windows that have begun and wait for source partitions, the oldest first."""
         return sorted(self._waiting)
+
+    @property
+    def others_lag(self) -> bool:
+        """Whether a source partition has made its last window by older rules than this shard knows for it."""
+        rules = self._rules
+        return rules is not None and any(
+            revision < at_window(rules, end_ms).current.revision for end_ms, revision in self._revisions.values()
+        )
 
     @property
     def waived(self) -> list[int]:
@@ -192,6 +206,7 @@ class Shard:
                 self._partitions = max(self._partitions, item.partitions)
                 outcome, delivery = self._chains.deliver(offset, item)
                 if delivery is not None:
+                    self._revisions[item.partition] = item.end_ms, item.revision
                     self._wait(delivery)
                 return outcome
             case Waiver():

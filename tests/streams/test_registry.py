@@ -508,8 +508,24 @@ def test_stale_markers_end_buckets_that_are_no_more_and_nothing_that_was_never_w
     unwritten = Written(stale_markers=True, stale_duration_ms=INTERVAL, collection_interval_ms=10 * INTERVAL)
     unwritten.complete(T1, calls("a"))
     unwritten.complete(T4)
+    assert unwritten.own("removed") == 0
+    unwritten.complete(10 * INTERVAL)
     assert unwritten.own("removed") == 1
-    assert unwritten.tenants["acme"].is_empty
+    assert unwritten.tenants["acme"].stale == []
+
+
+def test_a_thinned_tenant_s_series_that_comes_back_at_once_has_its_zero_after_its_last_sample():
+    """Else the zero is refused, and a fall that isn't there hides what was counted since."""
+    written = Written(stale_duration_ms=INTERVAL, collection_interval_ms=2 * INTERVAL)
+    written.complete(T1, calls("a"))
+    assert written.complete(T2) == ["spanmetrics_calls_total{service=a} 0@0", "spanmetrics_calls_total{service=a} 1@30"]
+    assert written.complete(T3) == []
+    assert written.complete(T4) == []
+    assert written.complete(T5, calls("a")) == []
+    assert written.complete(6 * INTERVAL) == [
+        "spanmetrics_calls_total{service=a} 0@60",
+        "spanmetrics_calls_total{service=a} 1@90",
+    ]
 
 
 def test_a_thinned_tenant_s_series_is_ended_in_the_window_that_drops_it():
