@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
 
+from schemas.control import CONTROL_HEADER, Waiver, decode_control
 from tests.faults.deployment import Deployment, Observer
 from tests.faults.trial import SESSION_S, ImpossibleError, Scenario, Server, Setup, Trial, running_server
 from tests.faults.verdict import unlike, until
@@ -244,6 +245,22 @@ def deltas_grown(trial: Trial) -> None:
         trial.wait_for_window()
 
 
+def waived(trial: Trial) -> None:
+    """A generator is frozen for longer than `hold_back`: windows go on without it, and what it has is counted later."""
+    for instance in ("generator-0", "generator-1"):
+        trial.freeze(instance, SESSION_S + 6)
+        trial.wait_for_window()
+    controls = [dict(message.headers()) for message in trial.kafka.every(trial.topics["deltas"]) if not message.value()]
+    waivers = [each for each in controls if isinstance(decode_control(each[CONTROL_HEADER]), Waiver)]
+    trial.report.notes.append(f"{len(waivers)} waivers")
+    trial.expect(bool(waivers), "no waiver was appended")
+
+
+def impatient(config: dict[str, Any], _: Path) -> None:
+    """Windows wait for a late partition for two seconds only."""
+    config["spanmill"]["sink"]["hold_back"] = "2s"
+
+
 def backlog(trial: Trial) -> None:
     """A second installation reads the same log; all of its stages are stopped, the log goes on, they are started.
 
@@ -322,6 +339,7 @@ SCENARIOS = {
         Scenario(random_kills),
         Scenario(random_stops),
         Scenario(frozen),
+        Scenario(waived, Setup(placed=False), changes=impatient),
         Scenario(rolling_restart),
         Scenario(scaling, Setup(generators=1, sinks=1)),
         Scenario(brokers_restarted, REPLICATED),
