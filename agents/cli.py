@@ -38,6 +38,7 @@ class Stage(Protocol):
 
 
 KAFKA = click.option("--kafka", metavar="HOST:PORT", help="Kafka's address, instead of the configuration's.")
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LOG_LEVEL = click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
@@ -187,45 +188,59 @@ def leave(config_file: Path | None, kafka: str | None, stage: str, instance: str
 @cli.command()
 @CONFIG_FILE
 @click.option("--input", "source", metavar="FILE", help="*.bin or *.json of a Collector's file exporter; - for stdin.")
-@click.option("--output", required=True, metavar="OUT", help="OpenMetrics text; - for standard output.")
+@click.option("--output", metavar="OUT", help="OpenMetrics text; - for standard output.")
+@click.option(
+    "--remote-write",
+    metavar="[URL]",
+    is_flag=False,
+    flag_value="",
+    help="Write to this endpoint; without a URL to the configuration's.",
+)
+@click.option("--compare", metavar="YAML", type=EXISTING_FILE, help="Write what this configuration would change.")
 @click.option("--last", is_flag=True, help="Only the last sample of each series.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="JSON of Tempo's own counters.")
 @KAFKA
-@click.option("--topic", help="The topic to replay instead of a file; the configuration's spans topic by default.")
+@click.option("--topic", help="The topic to replay instead of the configuration's spans topic.")
 @click.option("--from", "start", metavar="WHERE", help="First offset, or a time (2026-01-31T12:00:00Z).")
 @click.option("--to", "end", metavar="WHERE", help="Offset or time to stop before.")
+@click.option("--bookmark", metavar="FILE", type=EXISTING_FILE, help="Begin where spanmill bookmark was called.")
 @click.option("--close/--no-close", default=None, help="The end closes every window [files: yes, topics: no].")
-@click.option("--tenant", help="Only this tenant's samples; needed if the input has several.")
-@click.option("--shards", type=click.IntRange(1), default=1, help="Shards, as the deltas topic has partitions [1].")
+@click.option("--tenant", help="Only this tenant's samples; needed if a text would have several.")
+@click.option("--shards", type=click.IntRange(1), help="Partitions of the deltas topic [as many as it has, or 1].")
 @click.option("--own-config", is_flag=True, help="Go by this configuration, not by what the topic's records say.")
+@click.option("--ignore-waivers", is_flag=True, help="Count everything in its own window, also what was late.")
+@click.option("--id", "replay_id", help="Value of the label replay of all series [from inside the log: the range].")
 @click.option("--format", "form", type=click.Choice(["bin", "json"]), help="What FILE is, if its name doesn't say.")
 @LOG_LEVEL
-def replay(
-    config_file: Path | None,
-    source: str | None,
-    output: str,
-    *,
-    last: bool,
-    report: Path | None,
-    kafka: str | None,
-    topic: str | None,
-    start: str | None,
-    end: str | None,
-    close: bool | None,
-    tenant: str | None,
-    shards: int,
-    own_config: bool,
-    form: str | None,
-    log_level: str,
-) -> None:
-    """Compute the samples of a file, or of a part of the spans topic, without running anything else."""
-    from_topic = any(option is not None for option in (kafka, topic, start, end))
-    if from_topic == (source is not None):
-        raise click.UsageError("give --input FILE, or a range of the topic: --kafka, --topic, --from, --to")
+def replay(config_file: Path | None, kafka: str | None, log_level: str, **options: Any) -> None:
+    """Compute the samples of a file, or of the spans topic, once more, without running anything else."""
+    of_topic = ("topic", "start", "end", "bookmark", "shards")
+    if options["source"] is not None and (kafka is not None or any(options[name] is not None for name in of_topic)):
+        raise click.UsageError("--input FILE goes without --kafka, --topic, --from, --to, --bookmark and --shards")
+    if options["bookmark"] is not None and options["start"] is not None:
+        raise click.UsageError("give --from, or --bookmark")
+    if options["compare"] is not None and (options["output"] is None or options["remote_write"] is not None):
+        raise click.UsageError("--compare needs --output OUT, and goes without --remote-write")
+    if options["output"] is None and options["remote_write"] is None:
+        raise click.UsageError("give --output OUT, --remote-write, or both")
     config = read_config(config_file, kafka, log_level)
     from agents.replay import Request, run
 
-    run(config, Request(source, output, last, report, topic, start, end, close, form, tenant, shards, own_config))
+    run(config, Request(**options))
+
+
+@cli.command()
+@CONFIG_FILE
+@KAFKA
+@click.option("--output", required=True, metavar="OUT", help="The file to write; - for standard output.")
+@LOG_LEVEL
+def bookmark(config_file: Path | None, kafka: str | None, output: str, log_level: str) -> None:
+    """Keep what the stages have saved, so that a replay may begin there, with live's samples."""
+    config = read_config(config_file, kafka, log_level)
+    from agents.replay.bookmark import take
+
+    for line in take(config, output):
+        click.echo(line, err=True)
 
 
 @cli.command()
@@ -263,6 +278,20 @@ def topics_create(
     from agents.topics import create
 
     for line in create(config, partitions, replication_factor):
+        click.echo(line)
+
+
+@topics.command("grow")
+@CONFIG_FILE
+@KAFKA
+@click.option("--partitions", required=True, type=click.IntRange(1), help="How many the spans topic is to have.")
+@LOG_LEVEL
+def topics_grow(config_file: Path | None, kafka: str | None, partitions: int, log_level: str) -> None:
+    """Give the spans topic more partitions, while everything runs."""
+    config = read_config(config_file, kafka, log_level)
+    from agents.topics import grow
+
+    for line in grow(config, partitions):
         click.echo(line)
 
 

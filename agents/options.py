@@ -17,3 +17,12 @@ def with_remote_write(config: Config, url: str) -> Config:
     return config.replace(
         metrics_generator=generator.replace(storage=generator.storage.replace(remote_write=endpoints))
     )
+
+
+def with_remote_write_only(config: Config, url: str) -> Config:
+    """One endpoint in place of the configured ones, if the URL isn't empty; raises ValueError if it is none."""
+    if not url:
+        return config
+    generator = config.metrics_generator
+    storage = generator.storage.replace(remote_write=(RemoteWriteConfig(url=url),))
+    return config.replace(metrics_generator=generator.replace(storage=storage))

@@ -7,6 +7,8 @@ from schemas.ledger_counters import LEDGER_COUNTERS, ledger_series_name
 from schemas.metrics import METRICS, Kind
 
 WINDOW_MARKER = "spanmill_sink_window"
+REPLAY_LABEL = "replay"
+"""Tells series, and markers, of a replay that isn't live's from those of the live stages."""
 
 _OF_HISTOGRAM = ("_bucket", "_sum", "_count")
 

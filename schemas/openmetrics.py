@@ -102,6 +102,11 @@ def exposition(samples: Iterable[tuple[Labels, int, float]]) -> bytes:
     return "".join(lines).encode()
 
 
+def sample_line(labels: Labels, point: Point) -> str:
+    """One sample with its time and exemplar, as it stands in the text."""
+    return _line(_selector(labels), point)
+
+
 class _Member(NamedTuple):
     """A series of a label set: one for a counter or a gauge, the buckets, sum and count for a histogram."""
 

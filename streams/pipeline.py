@@ -27,13 +27,6 @@ class Beginning:
     checkpoints: Mapping[int, Checkpoint] = field(default_factory=dict)
     cuts: Mapping[int, Cut] = field(default_factory=dict)
 
-    def without_rules(self) -> "Beginning":
-        """For a pipeline that doesn't go by the log's rules."""
-        return Beginning(
-            {partition: replace(each, rules=None) for partition, each in self.checkpoints.items()},
-            {shard: replace(each, rules=None) for shard, each in self.cuts.items()},
-        )
-
 
 NOTHING = Beginning()
 
@@ -65,15 +58,14 @@ class Pipeline:
         stale_markers: bool = False,
     ) -> None:
         known = None if rules is None else RulesInForce.initial(rules)
-        begin = beginning if rules is not None else beginning.without_rules()
-        start = [begin.checkpoints.get(p, Checkpoint.initial(0, known)) for p in range(partitions)]
+        start = [beginning.checkpoints.get(p, Checkpoint.initial(0, known)) for p in range(partitions)]
         self._folds = [PartitionFold(settings_of, interval_ms, codec, each) for each in start]
         self.differences: list[Difference] = []
         scripts = {} if scripts is None else scripts
         taken_over = {p: each.previous_end_ms for p, each in enumerate(start) if each.previous_end_ms is not None}
 
         def new_shard(index: int) -> Shard:
-            cut = begin.cuts.get(index)
+            cut = beginning.cuts.get(index)
             if cut is not None:
                 return Shard.restore(cut, settings_of, interval_ms, known, stale_markers=stale_markers)
             # As in a sink that begins: the first record that it reads holds for all windows.

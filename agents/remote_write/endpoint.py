@@ -28,7 +28,7 @@ from agents.remote_write.protocols import VERSION_1, Protocol, protocol_of
 from agents.remote_write.requests import chunks, load_of
 from agents.remote_write.series import RelabelledSeries, SeriesOfTenants
 from schemas.config import RemoteWriteConfig
-from schemas.metric_families import WINDOW_MARKER
+from schemas.metric_families import REPLAY_LABEL, WINDOW_MARKER
 from schemas.remote_write import Row, encode_metadata_request, encode_series_labels
 from streams.relabel import Relabelling
 from streams.shard import TenantSamples, WindowSamples
@@ -61,15 +61,17 @@ class RemoteWriteEndpoint:
         org_id: bool,
         tenant_headers: TenantHeaders = no_headers,
         marked_as: str = "",
+        replay_id: str = "",
         now_s: Callable[[], float] = time.time,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`marked_as` is the value of the marker's label `endpoint`, which is left out if it is empty.
+        """`marked_as` and `replay_id` are values of the marker's labels `endpoint` and `replay`, left out if empty.
 
         `now_s` is the time of day, for `sample_age_limit`; `jitter(a, b)` gives a number between two.
         """
         self.name = config.name or config.url
-        self._marked_as = (("endpoint", marked_as),) if marked_as else ()
+        own = (("endpoint", marked_as), (REPLAY_LABEL, replay_id))
+        self._marked_as = tuple((name, value) for name, value in own if value)
         self._config, self._app, self._metrics = config, app, metrics
         self._connection, self._credentials = connection, credentials
         self._now_s, self._jitter = now_s, jitter
@@ -109,7 +111,7 @@ class RemoteWriteEndpoint:
             (samples.start_ms, samples.zeros),
             (samples.restart_ms, samples.restarts),
             (window.end_ms, samples.values),
-            (window.end_ms, samples.stale),
+            (window.stale_ms, samples.stale),
         )
         for timestamp_ms, part in parts:
             rows = chunks(series.rows(part, timestamp_ms), self._config.queue_config.max_samples_per_send)

@@ -14,11 +14,12 @@ from schemas.config import Config, RemoteWriteConfig
 
 @contextlib.asynccontextmanager
 async def remote_write_endpoints(
-    current: Callable[[], Config], metrics: OwnMetrics
+    current: Callable[[], Config], metrics: OwnMetrics, *, replay_id: str = ""
 ) -> AsyncIterator[list[RemoteWriteEndpoint]]:
     """The endpoints of the configuration, with their connections for the time of the context.
 
-    Which there are is read once; tenants' headers are read from `current` at every request (Tempo ST-6).
+    Which there are is read once; tenants' headers are read from `current` at every request (Tempo ST-6). `replay_id`
+    tells the markers of a replay from those of the live stages.
     """
     config = current()
     storage = config.metrics_generator.storage
@@ -40,6 +41,7 @@ async def remote_write_endpoints(
                     org_id=storage.remote_write_add_org_id_header,
                     tenant_headers=tenant_headers,
                     marked_as=marked_as,
+                    replay_id=replay_id,
                 )
             )
         yield endpoints

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from schemas.deltas import LedgerKey
 from schemas.native_histogram import NativeHistogram
-from schemas.openmetrics import Exemplar, Labels, Point, metric_name, openmetrics
+from schemas.openmetrics import Exemplar, Labels, Point, metric_name, openmetrics, sample_line
 from streams.shard import WindowSamples
 
 
@@ -93,6 +93,32 @@ class Samples:
 
     def _points(self, labels: Labels) -> SeriesPoints:
         return self._series.setdefault(labels, SeriesPoints())
+
+    @property
+    def series(self) -> Iterable[Labels]:
+        """The labels of all series."""
+        return self._series
+
+    def points(self, labels: Labels) -> Iterable[Point]:
+        """The samples of a series, by time."""
+        return self._series.get(labels, ())
+
+    def unlike(self, other: "Samples") -> Iterator[bytes]:
+        """Lines of the samples that differ, by series and time: `-` before one of these, `+` before one of the other's.
+
+        Exemplars are no difference.
+        """
+        for labels in sorted({*self.series, *other.series}):
+            found = [
+                {point.timestamp_ms: point._replace(exemplar=None) for point in samples.points(labels)}
+                for samples in (self, other)
+            ]
+            for timestamp_ms in sorted(found[0].keys() | found[1].keys()):
+                points = [each.get(timestamp_ms) for each in found]
+                if points[0] != points[1]:
+                    for sign, point in zip("-+", points, strict=True):
+                        if point is not None:
+                            yield f"{sign}{sample_line(labels, point)}".encode()
 
     def text(self) -> Iterator[bytes]:
         """OpenMetrics text, in chunks; raises `NativeHistogramsError` for a native histogram without a classic one."""

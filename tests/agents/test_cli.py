@@ -24,7 +24,7 @@ def spanmill(
 def test_every_stage_has_a_command() -> None:
     shown = spanmill("--help")
     assert shown.returncode == 0
-    commands = ["distributor", "generator", "sink", "ingester", "replay", "dev", "topics", "config"]
+    commands = ["distributor", "generator", "sink", "ingester", "replay", "bookmark", "dev", "topics", "config"]
     assert all(f"\n  {command} " in shown.stdout for command in commands)
 
 
@@ -48,7 +48,12 @@ def test_a_kafka_address_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--input", "x.bin", "--kafka", "127.0.0.1:9092", "--output", "y"], ["--output", "y"], ["--input", "x"]],
+    [
+        ["--input", "x.bin", "--kafka", "127.0.0.1:9092", "--output", "y"],
+        ["--input", "x"],
+        ["--from", "0", "--bookmark", __file__, "--output", "y"],
+        ["--input", "x", "--remote-write", "http://127.0.0.1:1/api/v1/write", "--compare", __file__, "--output", "y"],
+    ],
 )
 def test_a_replay_is_of_a_file_or_of_a_topic(arguments: list[str]) -> None:
     refused = spanmill("replay", *arguments)

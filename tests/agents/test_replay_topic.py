@@ -1,5 +1,6 @@
 """Replay of a range of the spans topic."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from agents.options import with_kafka
 from agents.replay import Request, run
 from agents.replay.files import InputError
 from agents.replay.output import SeveralTenantsError
-from agents.replay.topic import BoundError, TopicReader, parse_bound
+from agents.replay.topic import BoundError, Topic, TopicReader, parse_bound
 from schemas.config.generator import GeneratorConfig, RegistryConfig
 from schemas.config.rules import Rules
 from schemas.control import CONTROL_HEADER, ConfigChange, Tick, encode_control
@@ -69,14 +70,58 @@ def test_a_topic_of_one_partition_gives_the_same_as_a_file(tmp_path: Path, kafka
     assert topic_replayed(tmp_path, kafka.address, topic, close=True, start="0", end="400") == from_file
 
 
-def test_offsets_and_times_bound_what_is_read(tmp_path: Path, kafka: KafkaBroker) -> None:
-    records = many_records(100)
+def increases(text: bytes) -> dict[tuple[str, str], float]:
+    """By series, without the label of a replay, and time: by how much a counter grew in the window that ends then."""
+    found: dict[tuple[str, str], float] = {}
+    before: dict[str, float] = {}
+    for line in text.decode().splitlines():
+        if line.startswith(("traces_spanmetrics_calls_total", "traces_service_graph_request_total")):
+            series, value, at = line.split(" # ")[0].rsplit(" ", 2)
+            series = re.sub(r'replay="[^"]*",', "", series)
+            found[series, at] = float(value) - before.get(series, 0.0)
+            before[series] = float(value)
+    return {key: increase for key, increase in found.items() if increase}
+
+
+def test_from_elsewhere_the_deltas_are_those_of_the_whole_log_and_series_are_labelled(
+    tmp_path: Path, kafka: KafkaBroker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What came before the range is folded, as far as half-edges live, and not counted; totals begin at 0."""
+    records = many_records(400)
     topic = kafka.new_topic(config=KEPT)
     produce(kafka.address, topic, timed(records))
-    part = replayed(tmp_path, write_bin(tmp_path / "part.bin", records[20:60]), *BOTH)
-    times = [datetime.fromtimestamp(end_ms(records[n]) / 1000, UTC).isoformat() for n in (20, 60)]
-    assert topic_replayed(tmp_path, kafka.address, topic, close=True, start="20", end="60") == part
-    assert topic_replayed(tmp_path, kafka.address, topic, close=True, start=times[0], end=times[1]) == part
+    whole = increases(topic_replayed(tmp_path, kafka.address, topic))
+    capsys.readouterr()
+    since, last, until = (end_ms(records[n]) for n in (150, 299, 300))
+    wanted = {(s, at): value for (s, at), value in whole.items() if since < 1000 * float(at) <= last}
+    assert len({at for _, at in wanted}) == 2
+    times = [datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (since, until)]
+    for start, end in (("150", "300"), times):
+        part = topic_replayed(tmp_path, kafka.address, topic, start=start, end=end)
+        assert increases(part) == wanted
+        lines = [line for line in part.decode().splitlines() if not line.startswith("#")]
+        assert all(f'replay="{start}..{end}"' in line for line in lines)
+        assert "the range begins inside the log: totals begin at 0 there" in capsys.readouterr().err
+    unlabelled = topic_replayed(tmp_path, kafka.address, topic, start="150", end="300", replay_id="")
+    assert increases(unlabelled) == wanted
+    assert b"replay=" not in unlabelled
+
+
+def test_a_topic_that_has_lost_its_beginning_is_begun_inside(
+    tmp_path: Path, kafka: KafkaBroker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = kafka.new_topic(config=KEPT)
+    produce(kafka.address, topic, timed(many_records(200)))
+    kafka.delete_records(topic, {0: 100})
+    text = topic_replayed(tmp_path, kafka.address, topic, close=True).decode()
+    assert all('replay="start..end"' in line for line in text.splitlines() if not line.startswith("#"))
+    assert "records of the beginning are gone (retention)" in capsys.readouterr().err
+
+
+def test_a_range_that_no_partition_has_is_an_error(tmp_path: Path, embedded: EmbeddedBroker) -> None:
+    produce(embedded.address, TOPIC, timed(RECORDS))
+    with pytest.raises(InputError, match="no partition has a record at offset 17 or later"):
+        topic_replayed(tmp_path, embedded.address, TOPIC, start="17")
 
 
 def test_several_partitions_are_folded_together(tmp_path: Path, embedded: EmbeddedBroker) -> None:
@@ -130,7 +175,8 @@ def test_the_partition_that_is_furthest_behind_is_read_next(embedded: EmbeddedBr
     produce(embedded.address, TOPIC, [(1, T0_MS + 50 + n, value) for n in range(100)])
     times: dict[int, int] = {}
     seen: dict[int, list[int]] = {0: [], 1: []}
-    with closing(TopicReader({"bootstrap.servers": embedded.address}, TOPIC, None, None)) as reader:
+    with closing(Topic({"bootstrap.servers": embedded.address}, TOPIC)) as topic:
+        reader = TopicReader(topic)
         assert reader.records == 200
         for partition, records in reader.chunks(times.get, 10_000):
             others = [times[p] for p, offsets in seen.items() if p != partition and p in times and len(offsets) < 100]
@@ -143,7 +189,8 @@ def test_the_partition_that_is_furthest_behind_is_read_next(embedded: EmbeddedBr
 
 def test_a_topic_that_is_not_there_is_an_error(kafka: KafkaBroker) -> None:
     with pytest.raises(InputError, match="topic nowhere"):
-        TopicReader({"bootstrap.servers": kafka.address}, "nowhere", None, None)
+        Topic({"bootstrap.servers": kafka.address}, "nowhere")
+    assert Topic.if_there({"bootstrap.servers": kafka.address}, "nowhere") is None
 
 
 def test_bounds_are_offsets_or_times() -> None:

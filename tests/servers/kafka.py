@@ -200,6 +200,13 @@ class Kafka:
         assert producer.flush(READ_TIMEOUT_S) == 0
         assert failures == [None], failures
 
+    def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
+        """Take the records before an offset out of partitions, as retention does it."""
+        wanted = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
+        admin = self.admin()
+        for deleted in admin.delete_records(wanted, operation_timeout=READ_TIMEOUT_S).values():
+            deleted.result(READ_TIMEOUT_S)
+
     def ends(self, topic: str) -> dict[int, int]:
         """The next offset of each partition."""
         consumer = self._reader()
