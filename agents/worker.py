@@ -31,6 +31,9 @@ STOP_WITHIN_S = 15.0
 RECORD_OVERHEAD_BYTES = 1000
 """More than Kafka puts around a record and its key, by which aiokafka measures it."""
 
+METADATA_MAX_AGE_S = 30
+"""After so long at the latest a topic's new partitions are shared out; windows would wait for them (hold_back)."""
+
 
 class Owner(Protocol):
     """What runs for one owned partition."""
@@ -82,6 +85,10 @@ class WorkerSettings:
     patience: Patience = DEFAULT_PATIENCE
 
 
+class ChangelogMismatchError(Exception):
+    """A process was given partitions of the topic without those of the changelog."""
+
+
 class RecordTooLargeError(Exception):
     """A part of a partition's state is larger than its changelog takes."""
 
@@ -119,29 +126,32 @@ class Worker:
         """
         if ready is not None:
             self._ready = ready
+        starting = asyncio.ensure_future(self.app.start())  # it returns only after the first recovery
         try:
-            await self.app.start()
-            await self._work(stop)
+            await self._work(starting, stop)
         finally:
             self._ready.clear()
             await self._drop_owners()
             await self._stop_app()
+            starting.cancel()
         if self._failure is not None:
             raise self._failure
         if self.app.crash_reason is not None and not stop.is_set():
             raise self.app.crash_reason
 
-    async def _work(self, stop: asyncio.Event) -> None:
-        waits = [
-            asyncio.ensure_future(wait)
-            for wait in (stop.wait(), self.app.wait_until_stopped(), self._show_lags(), self._watch())
+    async def _work(self, starting: asyncio.Future[None], stop: asyncio.Event) -> None:
+        """Until one of them ends: the wish to stop, the app, or what watches it, without which nobody would notice."""
+        ends = [
+            asyncio.ensure_future(end)
+            for end in (stop.wait(), self.app.wait_until_stopped(), self._show_lags(), self._watch())
         ]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        ended = [wait.exception() for wait in waits if wait.done()]
-        for wait in waits:
-            wait.cancel()
-        for error in ended:
-            if error is not None:  # one that watches has failed itself: nobody would watch any more
+        done, _ = await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
+        if done == {starting} and starting.exception() is None:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        for end in done:
+            if (error := end.exception()) is not None:
                 await self.fail(error)
 
     async def _stop_app(self) -> None:
@@ -218,6 +228,7 @@ class Worker:
             "producer_acks": -1,
             "producer_max_request_size": settings.max_record_bytes,
             "consumer_auto_offset_reset": "earliest",
+            "consumer_metadata_max_age_ms": METADATA_MAX_AGE_S * 1000,
             "broker_session_timeout": 10.0,
             "broker_heartbeat_interval": 2.0,
             "broker_rebalance_timeout": 15.0,
@@ -277,6 +288,7 @@ class Worker:
             await self._drop_owners()
             assigned = self.app.assignor.assigned_actives()
             mine = sorted(tp.partition for tp in assigned if tp.topic == self.settings.topic)
+            self._check_changelog(mine, sorted(tp.partition for tp in assigned if tp.topic == self._changelog))
             for partition in mine:
                 owner = self._new_owner(self, partition, self.table.data)
                 self._owners[partition] = owner
@@ -286,6 +298,19 @@ class Worker:
             self._ready.set()
         except Exception as error:
             await self.fail(error)
+
+    @property
+    def _changelog(self) -> str:
+        return f"{self.settings.app_id}-{self.settings.table}-changelog"
+
+    def _check_changelog(self, mine: Sequence[int], of_changelog: Sequence[int]) -> None:
+        """Faust shares out topics of different partition counts each by itself: an owner would miss its state."""
+        if of_changelog != mine:
+            raise ChangelogMismatchError(
+                f"{self.settings.app_id}: partitions {mine} of {self.settings.topic} were assigned, and {of_changelog} "
+                f"of {self._changelog}: the topics have different numbers of partitions, or are just being grown; see "
+                "`spanmill topics check`"
+            )
 
     async def _run_owner(self, owner: Owner) -> None:
         try:
