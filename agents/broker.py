@@ -41,6 +41,9 @@ class Probe(Protocol):
     async def first_from(self, topic: str, partition: int, offset: int) -> tuple[int, int] | None:
         """Offset and timestamp (ms) of the first record at or after `offset`; None at the end of the log."""
 
+    async def newest(self, topic: str, partition: int) -> bytes | None:
+        """The value of the newest record; None if the log is empty."""
+
 
 @dataclass(frozen=True, slots=True)
 class Broker:

@@ -8,7 +8,7 @@ idle. The folded state is never written in mid-window: what a crash interrupts i
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ import structlog
 
 from agents import kafka
 from agents.broker import Broker, kafka_broker
+from agents.growth import Growth
 from agents.inbox import Inbox, LogRecord
 from agents.live_config import LiveConfig
 from agents.log_probe import Ends
@@ -59,6 +60,10 @@ class Delivery:
     rejected: tuple[Rejected, ...]
 
 
+class OtherShardsError(Exception):
+    """The deltas topic has other partitions than the app has written to."""
+
+
 class Generator:
     """What the owners of one process share: the way to Kafka, settings, threads, clocks and metrics."""
 
@@ -79,12 +84,22 @@ class Generator:
         self.names = TopicNames.of(config)
         self.broker, self.threads, self.clocks = broker, threads, clocks
         self.rules_log = RulesLog(live, broker.topics, metrics.config, "generator", clocks)
+        self.growth = Growth(broker.probe, self.names.checkpoints, self.rules_log)
         self.codec = Codec(config.metrics_generator.codec)
 
     def fold_from(self, checkpoint: Checkpoint) -> PartitionFold:
         """The state of a partition as its checkpoint, which has rules, describes it."""
         own = self.live.rules
         return PartitionFold(own.settings_of, own.interval_ms, self.codec, checkpoint)
+
+    def check_shards(self, saved: Checkpoint) -> None:
+        """Raise `OtherShardsError` if a checkpoint's windows were cut for other shards than there are now."""
+        if saved.shards not in {0, self.shards}:
+            raise OtherShardsError(
+                f"{self.names.deltas} has {self.shards} partitions, and {self.names.generator_app} has written to "
+                f"{saved.shards}: each series belongs to one of them for good. Give it {saved.shards} again, or begin "
+                "anew with another spanmill.app_id and a topic of its own"
+            )
 
     def owner(self, worker: Worker, partition: int, table: Mapping[bytes, bytes]) -> "PartitionOwner":
         """The owner of a partition that has just been assigned."""
@@ -95,7 +110,7 @@ class Generator:
 class PartitionOwner:
     """One owned partition of `[spans]`."""
 
-    paused = False
+    others_lag = False
 
     def __init__(self, generator: Generator, worker: Worker, partition: int, checkpoint: Checkpoint | None) -> None:
         self.partition = partition
@@ -106,13 +121,18 @@ class PartitionOwner:
         self._inbox = Inbox(generator.broker.probe, generator.names.spans, partition, self.start_offset)
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue(DELIVERIES_IN_FLIGHT)
         self._timer = TickTimer(generator.config.spanmill.generator.tick_after_s, generator.clocks.elapsed_s)
-        self._folding = False
+        self._folding = self._joining = False
         self._folded: PartitionFold | None = None
 
     @property
     def rules(self) -> RulesInForce | None:
         """The rules that the partition follows; None before it has begun."""
         return None if self._folded is None else self._folded.rules
+
+    @property
+    def paused(self) -> bool:
+        """Whether the others don't know the partition yet, which is a new one: nothing is read until they do."""
+        return self._joining
 
     @property
     def at_end(self) -> bool:
@@ -162,20 +182,37 @@ class PartitionOwner:
     async def _first_checkpoint(self) -> Checkpoint:
         """The saved checkpoint if it belongs to this log; else a new one, written before any record is read.
 
-        It has the rules that hold until the first configuration record: this process' own.
+        Raises `OtherShardsError`.
         """
-        names, saved = self._generator.names, self._checkpoint
-        ends = await self._generator.broker.probe.ends(names.spans, self.partition)
-        replaced = saved is not None and await self._replaced(saved, ends)
-        if saved is not None and saved.rules is not None and not replaced:
-            return saved
-        fresh = Checkpoint.initial(ends.low)
-        if saved is not None:
-            fresh = saved.restarted(ends.low) if replaced else saved
-        if fresh.rules is None:
-            fresh = replace(fresh, rules=RulesInForce.initial(self._generator.live.rules, fresh.revision))
+        generator, saved = self._generator, self._checkpoint
+        ends = await generator.broker.probe.ends(generator.names.spans, self.partition)
+        if saved is None:
+            fresh = await self._beginning(ends.low)
+        else:
+            generator.check_shards(saved)
+            saved = replace(saved, shards=generator.shards)
+            if not await self._replaced(saved, ends):
+                return saved
+            fresh = saved.restarted(ends.low)
         await self._save(fresh)
         return fresh
+
+    async def _beginning(self, offset: int) -> Checkpoint:
+        """The checkpoint of a partition that never had one.
+
+        In a new app it has this process' own rules, which hold until the first configuration record; in a living one
+        those of the window with which the partition joins it (growth.py).
+        """
+        generator = self._generator
+        self._joining = self._inbox.drops = True
+        joining = await generator.growth.joining(self.partition)
+        self._joining = self._inbox.drops = False
+        if joining is None:
+            rules = RulesInForce.initial(generator.live.rules, spans_partitions=generator.partitions)
+            return Checkpoint(offset, rules=rules, shards=generator.shards)
+        first_ms, rules = joining
+        stream_time_ms = first_ms - generator.live.rules.interval_ms
+        return Checkpoint(offset, stream_time_ms=stream_time_ms, rules=rules, shards=generator.shards)
 
     async def _replaced(self, saved: Checkpoint, ends: Ends) -> bool:
         """Whether the topic isn't the one that the checkpoint speaks of."""
@@ -183,11 +220,15 @@ class PartitionOwner:
         at = None
         if ends.low <= saved.next_offset < ends.high:
             at = await self._generator.broker.probe.first_from(topic, self.partition, saved.next_offset)
-        replaced = saved.next_offset > ends.high or (
-            at is not None
-            and saved.next_timestamp_ms is not None
-            and at != (saved.next_offset, saved.next_timestamp_ms)
-            and at[0] == saved.next_offset
+        replaced = (
+            saved.next_offset > ends.high
+            or (saved.next_offset == ends.high and saved.next_timestamp_ms is not None)  # that record was there once
+            or (
+                at is not None
+                and saved.next_timestamp_ms is not None
+                and at != (saved.next_offset, saved.next_timestamp_ms)
+                and at[0] == saved.next_offset
+            )
         )
         if replaced:
             log.error(
@@ -205,17 +246,18 @@ class PartitionOwner:
         while True:
             taken = await self._inbox.take(max_bytes)
             self._folding = True
-            delivery = await loop.run_in_executor(self._generator.threads, self._fold_chunk, taken)
+            lost_before, self._inbox.lost_before = self._inbox.lost_before, {}
+            delivery = await loop.run_in_executor(self._generator.threads, self._fold_chunk, taken, lost_before)
             self._timer.read(taken[-1].timestamp)
             self._folding = False
             self._count_read(taken)
             if delivery.batches or delivery.rejected:
                 await self._deliveries.put(delivery)
 
-    def _fold_chunk(self, taken: Sequence[LogRecord]) -> Delivery:
+    def _fold_chunk(self, taken: Sequence[LogRecord], lost_before: Mapping[int, int]) -> Delivery:
         """Fold a chunk and encode what it closed; in a thread."""
         records, unreadable = self._parse(taken)
-        fed = self._fold.feed(records)
+        fed = self._fold.feed(records, lost_before)
         generator = self._generator
         encoded = tuple(self._encode(closing) for closing in fed.closings)
         generator.metrics.windows_closed.labels(self.partition).inc(sum(len(c.windows) for c in fed.closings))
@@ -244,9 +286,10 @@ class PartitionOwner:
                 )
 
     def _encode(self, closing: Closing) -> tuple[list[list[bytes]], ...]:
-        generator = self._generator
+        partitions, shards = self._generator.partitions, self._generator.shards
         return tuple(
-            encode_window(window, self.partition, generator.partitions, generator.shards) for window in closing.windows
+            encode_window(window, self.partition, window.spans_partitions or partitions, shards)
+            for window in closing.windows
         )
 
     def _parse(self, taken: Sequence[LogRecord]) -> tuple[list[Record], list[Rejected]]:
@@ -280,10 +323,8 @@ class PartitionOwner:
         metrics.records.labels(self.partition).inc(len(taken))
         metrics.record_bytes.labels(self.partition).inc(sum(len(r.value or b"") for r in taken))
         keys = [r.key for r in taken if r.key]
-        metrics.misplaced.labels(self.partition).inc(count_misplaced(keys, self.partition, self._generator.partitions))
-        if self._inbox.lost:
-            metrics.records_lost.labels("generator").inc(self._inbox.lost)
-            self._inbox.lost = 0
+        partitions = self._fold.spans_partitions or self._generator.partitions
+        metrics.misplaced.labels(self.partition).inc(count_misplaced(keys, self.partition, partitions))
 
     async def _deliver(self) -> None:
         while True:
@@ -300,17 +341,13 @@ class PartitionOwner:
         """Send batches and dead letters and wait for every acknowledgement; purge and raise if one fails."""
         generator = self._generator
         sent: list[asyncio.Future[int]] = []
-        for delivery in deliveries:
-            for windows in delivery.batches:
-                for shards in windows:
-                    for shard, parts in enumerate(shards):
-                        for part in parts:
-                            sent.append(await generator.broker.producer.send(generator.names.deltas, shard, part))
-                            generator.metrics.batch_bytes.inc(len(part))
-        batches = len(sent)
-        for delivery in deliveries:
-            sent.extend([await self._send_dead_letter(rejected) for rejected in delivery.rejected])
         try:
+            for shard, part in _parts(deliveries):
+                sent.append(await generator.broker.producer.send(generator.names.deltas, shard, part))
+                generator.metrics.batch_bytes.inc(len(part))
+            batches = len(sent)
+            for delivery in deliveries:
+                sent.extend([await self._send_dead_letter(rejected) for rejected in delivery.rejected])
             await asyncio.gather(*sent)
         except Exception:
             generator.broker.producer.purge()  # nothing may follow a batch that failed: the chain would be broken
@@ -353,6 +390,15 @@ class PartitionOwner:
             )
             self._timer.appended(await appended)
             generator.metrics.ticks.labels(self.partition).inc()
+
+
+def _parts(deliveries: Sequence[Delivery]) -> Iterator[tuple[int, bytes]]:
+    """Shard and part, in the order in which they are sent."""
+    for delivery in deliveries:
+        for windows in delivery.batches:
+            for shards in windows:
+                for shard, parts in enumerate(shards):
+                    yield from ((shard, part) for part in parts)
 
 
 def checkpoint_key(partition: int) -> bytes:

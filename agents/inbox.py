@@ -38,15 +38,22 @@ class Inbox:
         self.next_offset = next_offset
         self.lost = 0
         """Records that retention took before they were read."""
+        self.lost_before: dict[int, int] = {}
+        """The same by the offset of the record that was read next; who is interested empties it."""
         self._probe, self._topic, self._partition = probe, topic, partition
         self._waiting: deque[Sequence[LogRecord]] = deque()
         self._limit = deliveries
         self._changed = asyncio.Condition()
         self._closed = False
+        self.drops = False
+        """Whether a full inbox passes deliveries over instead of waiting: they become a gap, which is for an owner that
+        can't take anything yet and would hold up all others of its process."""
 
     async def put(self, records: Sequence[LogRecord]) -> None:
         """Hand over a delivery; waits while the inbox is full, which stops the fetching."""
         async with self._changed:
+            if self.drops and len(self._waiting) >= self._limit:
+                return
             await self._changed.wait_for(lambda: len(self._waiting) < self._limit or self._closed)
             self._waiting.append(records)
             self._changed.notify_all()
@@ -97,8 +104,10 @@ class Inbox:
                 f"and the log holds {'nothing' if there is None else there[0]}: starting again from the own state"
             )
         ends = await self._probe.ends(self._topic, self._partition)
-        if ends.low > self.next_offset:
-            self.lost += ends.low - self.next_offset
+        lost = min(ends.low, found) - self.next_offset  # meanwhile it may have taken what was delivered, too
+        if lost > 0:
+            self.lost += lost
+            self.lost_before[found] = lost
             log.error(
                 "records lost to retention",
                 topic=self._topic,

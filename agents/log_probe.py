@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without saying so
 
 READ_TIMEOUT_S = 10.0
@@ -49,6 +49,10 @@ class LogProbe:
         """Offset and timestamp (ms) of the first record at or after `offset`; None at the end of the log."""
         return await asyncio.to_thread(self._first_from, topic, partition, offset)
 
+    async def newest(self, topic: str, partition: int) -> bytes | None:
+        """The value of the newest record; None if the log is empty."""
+        return await asyncio.to_thread(self._newest, topic, partition)
+
     def _partitions(self, topic: str) -> int:
         consumer = Consumer(self._settings)
         try:
@@ -68,17 +72,39 @@ class LogProbe:
         consumer = Consumer(self._settings)
         try:
             consumer.assign([TopicPartition(topic, partition, offset)])
-            message = consumer.poll(READ_TIMEOUT_S)
-            if message is None:
-                raise TimeoutError(f"{topic}/{partition}: nothing read from offset {offset} within {READ_TIMEOUT_S} s")
-            error = message.error()
-            if error is None:
-                return int(message.offset() or 0), message.timestamp()[1]
-            if error.name() == "_PARTITION_EOF":
-                return None
-            raise KafkaException(error)
+            message = _next(consumer, f"{topic}/{partition}: nothing read from offset {offset}")
+            return None if message is None else (int(message.offset() or 0), message.timestamp()[1])
         finally:
             consumer.close()
+
+    def _newest(self, topic: str, partition: int) -> bytes | None:
+        """The record before the log's end, as a rule; the one there may be a transaction's marker."""
+        low, high = self._ends(topic, partition)
+        consumer = Consumer(self._settings)
+        try:
+            for offset in dict.fromkeys((max(high - 1, low), low)):
+                consumer.assign([TopicPartition(topic, partition, offset)])
+                newest = None
+                while (message := _next(consumer, f"{topic}/{partition}: nothing read from {offset} on")) is not None:
+                    newest = message
+                if newest is not None:
+                    return newest.value()
+            return None
+        finally:
+            consumer.close()
+
+
+def _next(consumer: Consumer, failure: str) -> Message | None:
+    """The next record, None at the end of the log."""
+    message = consumer.poll(READ_TIMEOUT_S)
+    if message is None:
+        raise TimeoutError(f"{failure} within {READ_TIMEOUT_S} s")
+    error = message.error()
+    if error is None:
+        return message
+    if error.name() == "_PARTITION_EOF":
+        return None
+    raise KafkaException(error)
 
 
 class LogEnds:

@@ -113,11 +113,11 @@ class OwnMetrics:
         self.controls_refused = self._counter(
             "spanmill_controls_refused", "Control records that no key of ours has signed.", "stage"
         )
-        self.records_lost = self._counter(
-            "spanmill_records_lost", "Records that retention took before they were read.", "stage"
-        )
 
     def _define_sink(self) -> None:
+        self.sink_records_lost = self._counter(
+            "spanmill_sink_records_lost", "Records of the deltas topic that retention took before they were read."
+        )
         self.batches_received = self._counter(
             "spanmill_sink_batches", "Parts of batches read, by what became of them.", "outcome"
         )

@@ -13,6 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     ResourceType,
 )
@@ -158,6 +159,10 @@ class Admin:
         topic = NewTopic(name, partitions, -1 if replicas is None else replicas, config=dict(settings))
         self._wait(name, self._client.create_topics([topic], operation_timeout=self._timeout_s)[name])
 
+    def grow(self, name: str, partitions: int) -> None:
+        """Give a topic more partitions: so many in all."""
+        self._wait(name, self._client.create_partitions([NewPartitions(name, partitions)])[name])
+
     def change(self, name: str, settings: Mapping[str, str]) -> None:
         """Set some settings of a topic and leave the others; waits until the brokers know them."""
         entries = [ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in settings.items()]
@@ -242,6 +247,29 @@ def create(config: Config, partitions: int, replication_factor: int | None = Non
             admin.create(name, counts[name], replication_factor, rules.initial(name, there))
             yield f"{name}: created, {_partitions(counts[name])}"
     yield from _set_settings(admin, rules, created=set(names.all) - set(there))
+
+
+def grow(config: Config, partitions: int) -> Iterator[str]:
+    """Give the spans topic more partitions while everything runs, its changelog first (growth.py).
+
+    Gives a line for each step, the last ones of what is to be done now. Done again it goes on where it was interrupted.
+    Raises `TopicsError`.
+    """
+    admin, names = Admin(config), TopicNames.of(config)
+    there = admin.describe(names.all, settings=False)
+    for name in (names.checkpoints, names.spans):
+        if name not in there:
+            raise TopicsError(f"{name}: there is no such topic; run `spanmill topics create`")
+        if there[name].partitions > partitions:
+            raise TopicsError(f"{name}: has {_partitions(there[name].partitions)}, and Kafka takes none away")
+    for name in (names.checkpoints, names.spans):
+        if there[name].partitions == partitions:
+            yield f"{name}: has {_partitions(partitions)}"
+        else:
+            admin.grow(name, partitions)
+            yield f"{name}: grown from {there[name].partitions} to {_partitions(partitions)}"
+    yield "generators take the new partitions over within a minute, and say so in the log of the topics"
+    yield "then restart the distributors, one after the other: they write to as many partitions as they found at start"
 
 
 def _set_settings(admin: Admin, rules: Requirements, created: set[str]) -> Iterator[str]:
@@ -340,4 +368,13 @@ def _changelogs(names: TopicNames, topics: Mapping[str, Topic]) -> Iterator[Find
             continue
         have, need = topics[changelog].partitions, topics[source].partitions
         if have != need:
-            yield Finding(changelog, f"has {_partitions(have)}, {source} has {need}: they must be equal")
+            yield Finding(changelog, f"has {_partitions(have)}, {source} has {need}: {_what_to_do(names, source)}")
+
+
+def _what_to_do(names: TopicNames, source: str) -> str:
+    if source == names.spans:
+        return "they must be equal; run `spanmill topics grow`"
+    return (
+        "they must be equal, and for as long as an app lives each series belongs to one of these partitions; give the "
+        "topic as many as before, or begin anew with another spanmill.app_id and a topic of its own"
+    )

@@ -84,7 +84,7 @@ class Checkpoint:
     `next_offset` and `next_timestamp_ms` name the record to read first; a record with that offset and another timestamp
     means that the topic was replaced. `stream_time_ms` holds from that record on. Without any record before it, and so
     without a window, the times are None. `rules` is None where whoever reads the log knows its rules from elsewhere;
-    only then `revision` counts.
+    only then `revision` counts. `shards` is how many partitions `[deltas]` has, 0 if that isn't known.
     """
 
     next_offset: int
@@ -95,6 +95,7 @@ class Checkpoint:
     half_edges: pa.RecordBatch = field(default_factory=lambda: NO_HALF_EDGES)
     dropped_sides: pa.RecordBatch = field(default_factory=lambda: NO_DROPPED_SIDES)
     rules: RulesInForce | None = None
+    shards: int = 0
 
     @classmethod
     def initial(cls, offset: int, rules: RulesInForce | None = None) -> "Checkpoint":
@@ -116,6 +117,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
         previous_end_ms=checkpoint.previous_end_ms,
         revision=checkpoint.revision,
         rules=b"" if checkpoint.rules is None else encode_rules(checkpoint.rules),
+        shards=checkpoint.shards,
     )
     if checkpoint.half_edges.num_rows:
         pack_half_edges(message, checkpoint.half_edges)
@@ -150,6 +152,7 @@ def decode_checkpoint(value: bytes) -> Checkpoint:
         half_edges=_half_edges(message),
         dropped_sides=_dropped_sides(message.dropped_sides),
         rules=decode_rules(message.rules) if message.rules else None,
+        shards=message.shards,
     )
 
 

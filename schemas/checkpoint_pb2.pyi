@@ -17,7 +17,7 @@ class PackedRows(_message.Message):
     def __init__(self, rows: _Optional[bytes] = ..., size: _Optional[int] = ..., checksum: _Optional[bytes] = ...) -> None: ...
 
 class CheckpointRecord(_message.Message):
-    __slots__ = ("format_version", "next_offset", "next_timestamp_ms", "stream_time_ms", "previous_end_ms", "revision", "half_edges", "half_edges_size", "half_edges_checksum", "dropped_sides", "rules")
+    __slots__ = ("format_version", "next_offset", "next_timestamp_ms", "stream_time_ms", "previous_end_ms", "revision", "half_edges", "half_edges_size", "half_edges_checksum", "dropped_sides", "rules", "shards")
     FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
     NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
     NEXT_TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class CheckpointRecord(_message.Message):
     HALF_EDGES_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     DROPPED_SIDES_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
     format_version: int
     next_offset: int
     next_timestamp_ms: int
@@ -40,4 +41,5 @@ class CheckpointRecord(_message.Message):
     half_edges_checksum: bytes
     dropped_sides: PackedRows
     rules: bytes
-    def __init__(self, format_version: _Optional[int] = ..., next_offset: _Optional[int] = ..., next_timestamp_ms: _Optional[int] = ..., stream_time_ms: _Optional[int] = ..., previous_end_ms: _Optional[int] = ..., revision: _Optional[int] = ..., half_edges: _Optional[bytes] = ..., half_edges_size: _Optional[int] = ..., half_edges_checksum: _Optional[bytes] = ..., dropped_sides: _Optional[_Union[PackedRows, _Mapping]] = ..., rules: _Optional[bytes] = ...) -> None: ...
+    shards: int
+    def __init__(self, format_version: _Optional[int] = ..., next_offset: _Optional[int] = ..., next_timestamp_ms: _Optional[int] = ..., stream_time_ms: _Optional[int] = ..., previous_end_ms: _Optional[int] = ..., revision: _Optional[int] = ..., half_edges: _Optional[bytes] = ..., half_edges_size: _Optional[int] = ..., half_edges_checksum: _Optional[bytes] = ..., dropped_sides: _Optional[_Union[PackedRows, _Mapping]] = ..., rules: _Optional[bytes] = ..., shards: _Optional[int] = ...) -> None: ...

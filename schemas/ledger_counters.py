@@ -8,6 +8,7 @@ TEMPO = "tempo_metrics_generator_"
 GRAPHS = f"{TEMPO}processor_service_graphs_"
 REGISTRY = f"{TEMPO}registry_"
 
+RECORDS_LOST = "spanmill_records_lost_total"
 LATE_BATCHES = "spanmill_late_batches_total"
 WINDOWS_INCOMPLETE = "spanmill_windows_incomplete_total"
 CHAIN_GAPS = "spanmill_chain_gaps_total"
@@ -42,6 +43,10 @@ LEDGER_COUNTERS: dict[str, str] = {
     f"{REGISTRY}drain_tokens_per_line_sum": "Their tokens: Tempo's histogram, but for its buckets.",
     "spanmill_latencies_clamped_total": "Spans whose latency was cut to 2^53 ns, about 104 days.",
     "spanmill_weights_clamped_total": "Spans whose multiplier was outside 2^-32 to 2^31 and was brought within.",
+    RECORDS_LOST: (
+        "Records of the spans topic that retention took before a generator read them; of whichever tenants, they count "
+        "for the default one."
+    ),
     LATE_BATCHES: "Batches that came after a waiver had completed their window; they count in a later one.",
     WINDOWS_INCOMPLETE: "Windows that a waiver completed before all source partitions had delivered them.",
     CHAIN_GAPS: "Places where batches of a source partition were lost, by retention, or as an operator accepted it.",

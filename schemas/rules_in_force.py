@@ -39,6 +39,9 @@ class RulesInForce:
     """Ascending, by window and by rank."""
     seen: tuple[tuple[int, str], ...] = ()
     """Revision and digest, ascending; the newest ones."""
+    counts: tuple[tuple[int, int], ...] = ()
+    """From which window (its end) on `[spans]` has how many partitions: ascending in both, never forgotten. From 0 on,
+    if it was known when the log was begun. It only grows, so unlike rules it doesn't depend on who outranks whom."""
 
     @property
     def newest(self) -> Decided:
@@ -46,9 +49,18 @@ class RulesInForce:
         return self.coming[-1] if self.coming else self.current
 
     @classmethod
-    def initial(cls, rules: Rules, revision: int = 0) -> "RulesInForce":
+    def initial(cls, rules: Rules, revision: int = 0, spans_partitions: int = 0) -> "RulesInForce":
         """Of a log that names none yet."""
-        return cls(Decided(revision, 0, rules))
+        counts = ((0, spans_partitions),) if spans_partitions else ()
+        return cls(Decided(revision, 0, rules, spans_partitions=spans_partitions), counts=counts)
+
+    def spans_partitions(self, end_ms: int) -> int:
+        """How many partitions `[spans]` has in the window that ends then; 0 if that isn't known."""
+        return max((count for from_end_ms, count in self.counts if from_end_ms <= end_ms), default=0)
+
+    def joined_ms(self, partition: int) -> int | None:
+        """The first window of a partition of `[spans]`; 0 if it was there from the beginning, None if it isn't yet."""
+        return next((from_end_ms for from_end_ms, count in self.counts if count > partition), None)
 
 
 def encode_rules(state: RulesInForce) -> bytes:
@@ -57,6 +69,7 @@ def encode_rules(state: RulesInForce) -> bytes:
         current=_decided(state.current),
         coming=[_decided(each) for each in state.coming],
         seen=[pb.Seen(revision=revision, digest=bytes.fromhex(digest)) for revision, digest in state.seen],
+        counts=[pb.Count(from_end_ms=from_end_ms, spans_partitions=count) for from_end_ms, count in state.counts],
     )
     return message.SerializeToString(deterministic=True)
 
@@ -73,6 +86,7 @@ def decode_rules(value: bytes) -> RulesInForce:
         current=_read(message.current),
         coming=tuple(_read(each) for each in message.coming),
         seen=tuple((each.revision, each.digest.hex()) for each in message.seen),
+        counts=tuple((each.from_end_ms, each.spans_partitions) for each in message.counts),
     )
 
 

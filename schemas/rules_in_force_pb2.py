@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cschemas/rules_in_force.proto\x12\x11spanmill.rules.v1\"\x8e\x01\n\x0cRulesInForce\x12+\n\x07\x63urrent\x18\x01 \x01(\x0b\x32\x1a.spanmill.rules.v1.Decided\x12*\n\x06\x63oming\x18\x02 \x03(\x0b\x32\x1a.spanmill.rules.v1.Decided\x12%\n\x04seen\x18\x03 \x03(\x0b\x32\x17.spanmill.rules.v1.Seen\"j\n\x07\x44\x65\x63ided\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rom_end_ms\x18\x02 \x01(\x03\x12\r\n\x05rules\x18\x03 \x01(\x0c\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x18\n\x10spans_partitions\x18\x05 \x01(\r\"(\n\x04Seen\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cschemas/rules_in_force.proto\x12\x11spanmill.rules.v1\"\xb8\x01\n\x0cRulesInForce\x12+\n\x07\x63urrent\x18\x01 \x01(\x0b\x32\x1a.spanmill.rules.v1.Decided\x12*\n\x06\x63oming\x18\x02 \x03(\x0b\x32\x1a.spanmill.rules.v1.Decided\x12%\n\x04seen\x18\x03 \x03(\x0b\x32\x17.spanmill.rules.v1.Seen\x12(\n\x06\x63ounts\x18\x04 \x03(\x0b\x32\x18.spanmill.rules.v1.Count\"6\n\x05\x43ount\x12\x13\n\x0b\x66rom_end_ms\x18\x01 \x01(\x03\x12\x18\n\x10spans_partitions\x18\x02 \x01(\r\"j\n\x07\x44\x65\x63ided\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rom_end_ms\x18\x02 \x01(\x03\x12\r\n\x05rules\x18\x03 \x01(\x0c\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x18\n\x10spans_partitions\x18\x05 \x01(\r\"(\n\x04Seen\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'schemas.rules_in_force_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RULESINFORCE']._serialized_start=52
-  _globals['_RULESINFORCE']._serialized_end=194
-  _globals['_DECIDED']._serialized_start=196
-  _globals['_DECIDED']._serialized_end=302
-  _globals['_SEEN']._serialized_start=304
-  _globals['_SEEN']._serialized_end=344
+  _globals['_RULESINFORCE']._serialized_end=236
+  _globals['_COUNT']._serialized_start=238
+  _globals['_COUNT']._serialized_end=292
+  _globals['_DECIDED']._serialized_start=294
+  _globals['_DECIDED']._serialized_end=400
+  _globals['_SEEN']._serialized_start=402
+  _globals['_SEEN']._serialized_end=442
 # @@protoc_insertion_point(module_scope)

@@ -16,8 +16,9 @@ from schemas.config.rules import MAX_HALF_EDGE_BYTES
 from schemas.control import ConfigChange, encode_control
 from schemas.deltas import Window
 from schemas.errors import Malformed
+from schemas.ledger_counters import RECORDS_LOST
 from schemas.otlp import Codec, SpanFrame, scan_records
-from schemas.record import Record
+from schemas.record import DEFAULT_TENANT, Record
 from schemas.rules_in_force import RulesInForce
 from streams import host_info, service_graphs, span_metrics
 from streams.edges import COUNTERPARTS, DROPPED, MADE, OVERFLOWS
@@ -51,6 +52,7 @@ from streams.span_metrics import KIND_TEXTS, SpanMetrics, SpanMetricsCaches
 from streams.target_info import TargetInfoCache
 from streams.windows import window_end
 
+NOTHING_LOST: Mapping[int, int] = {}
 MAX_FRAME_BYTES = 64 << 20
 """Records that are decoded together have so many bytes at most, unless one alone has more."""
 
@@ -110,7 +112,7 @@ class PartitionFold:
         self._next_offset = start.next_offset
         self._stream_time_ms = start.stream_time_ms
         self._previous_end_ms = start.previous_end_ms
-        self._rules, self._given_revision = start.rules, start.revision
+        self._rules, self._given_revision, self._shards = start.rules, start.revision, start.shards
         self._tenants: dict[str, TenantSettings] = {}
         self._waiting = Waiting(start.half_edges, start.dropped_sides)
         self._open_end_ms = None if start.stream_time_ms is None else self._end_of(start.stream_time_ms)
@@ -127,6 +129,13 @@ class PartitionFold:
         return self._open_end_ms
 
     @property
+    def spans_partitions(self) -> int:
+        """How many partitions deliver the open window, by the rules in force; 0 if these don't say."""
+        if self._rules is None or self._open_end_ms is None:
+            return 0
+        return self._rules.spans_partitions(self._open_end_ms)
+
+    @property
     def stream_time_ms(self) -> int | None:
         """The greatest timestamp so far; None before the first record."""
         return self._stream_time_ms
@@ -141,14 +150,22 @@ class PartitionFold:
         """The settings that were in force when a tenant was last seen."""
         return self._tenants
 
-    def feed(self, records: Sequence[Record]) -> Fed:
-        """Take over records in the order of their offsets. Raises ValueError for one that comes again."""
+    def feed(self, records: Sequence[Record], lost_before: Mapping[int, int] = NOTHING_LOST) -> Fed:
+        """Take over records in the order of their offsets. Raises ValueError for one that comes again.
+
+        `lost_before`: how many records retention took before those at some offsets. They count as lost in the window
+        that was open then, which the checkpoint knows, so whoever takes up the partition there counts them there again.
+        """
         closings: list[Closing] = []
         rejected: list[Rejected] = []
         for run, stream_ms in self._runs(records):
+            if self._open_end_ms is None:
+                self._open_end_ms = self._end_of(int(stream_ms[0]))
+            self._lose(lost_before, run[:1])
             closing = self._advance(run[0], int(stream_ms[0]))
             if closing is not None:
                 closings.append(closing)
+            self._lose(lost_before, run[1:])
             rejected += self._fold(run, stream_ms)
             self._stream_time_ms = int(stream_ms[-1])
             self._next_offset = run[-1].offset + 1
@@ -165,6 +182,11 @@ class PartitionFold:
             if not self._graphs.waiting:
                 return windows
             windows.append(self._close(end))
+
+    def _lose(self, lost_before: Mapping[int, int], records: Sequence[Record]) -> None:
+        """Count what was lost before records, of whichever tenants it was."""
+        if lost_before and (lost := sum(lost_before.get(record.offset, 0) for record in records)):
+            self._counts.add(RECORDS_LOST, DEFAULT_TENANT, lost)
 
     def _end_of(self, timestamp_ms: int) -> int:
         return window_end(timestamp_ms, self._interval_ms)
@@ -190,8 +212,7 @@ class PartitionFold:
     def _advance(self, record: Record, stream_ms: int) -> Closing | None:
         """Close what a record closes: the open window and, if half-edges wait, the last one before the record's."""
         end = self._end_of(stream_ms)
-        if self._open_end_ms is None:
-            self._open_end_ms = end
+        assert self._open_end_ms is not None, "a record opens a window"
         if end <= self._open_end_ms:
             return None
         windows = [self._close(self._open_end_ms)]
@@ -211,6 +232,7 @@ class PartitionFold:
             half_edges=self._waiting.half_edges,
             dropped_sides=self._waiting.dropped_sides,
             rules=self._rules,
+            shards=self._shards,
         )
         return Closing(tuple(windows), checkpoint)
 
@@ -292,6 +314,7 @@ class PartitionFold:
             layouts=tuple(self._plan.layouts),
             ledger=self._counts.ledger(),
             revision=self._revision,
+            spans_partitions=0 if self._rules is None else self._rules.spans_partitions(end_ms),
         )
         self._previous_end_ms, self._waiting = end_ms, self._graphs.left_waiting()
         return window

@@ -38,13 +38,23 @@ def heard(state: RulesInForce, change: Decided, earliest_ms: int) -> RulesInForc
         held_off = coming and each.from_end_ms >= coming[-1].from_end_ms  # one that holds as early outranks it
         if each.rank > state.current.rank and not held_off:
             coming.append(each)
-    return RulesInForce(state.current, tuple(coming[:COMING_AT_MOST][::-1]), seen)
+    counts = _counted(state.counts, change.from_end_ms, change.spans_partitions)
+    return RulesInForce(state.current, tuple(coming[:COMING_AT_MOST][::-1]), seen, counts)
 
 
 def at_window(state: RulesInForce, end_ms: int) -> RulesInForce:
     """The state in the window that ends then."""
     due = sum(each.from_end_ms <= end_ms for each in state.coming)
-    return RulesInForce(state.coming[due - 1], state.coming[due:], state.seen) if due else state
+    return replace(state, current=state.coming[due - 1], coming=state.coming[due:]) if due else state
+
+
+def _counted(counts: tuple[tuple[int, int], ...], from_end_ms: int, count: int) -> tuple[tuple[int, int], ...]:
+    """The counts with another one, which changes nothing from where as many are known already."""
+    known: list[tuple[int, int]] = []
+    for each in sorted({*counts, (from_end_ms, count)}, key=lambda each: (each[0], -each[1])):
+        if each[1] > (known[-1][1] if known else 0):
+            known.append(each)
+    return tuple(known)
 
 
 def _by_rank(decided: Decided) -> tuple[int, str, int, int, str]:

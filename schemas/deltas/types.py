@@ -33,6 +33,8 @@ class Window:
     layouts: tuple[Layout, ...]
     ledger: Ledger
     revision: int
+    spans_partitions: int = 0
+    """How many partitions deliver this window, by the rules in force; 0 if these don't say."""
 
 
 @dataclass(frozen=True, slots=True)

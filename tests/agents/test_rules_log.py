@@ -40,6 +40,7 @@ class Partition:
         self.rules: RulesInForce | None = RulesInForce.initial(own)
         self.unread: list[ConfigChange] = []
         self.loses = False
+        self.others_lag = False
 
     @property
     def at_end(self) -> bool:

@@ -121,7 +121,7 @@ def test_changelogs_must_have_the_partitions_of_their_topics(kafka: KafkaBroker)
     kafka.create_topic(names.checkpoints, 3, {"cleanup.policy": "compact"})
     list(topics.create(config, partitions=2))
     assert topics.check(config) == [
-        f"{names.checkpoints}: has 3 partitions, {names.spans} has 2: they must be equal",
+        f"{names.checkpoints}: has 3 partitions, {names.spans} has 2: they must be equal; run `spanmill topics grow`",
     ]
 
 
