@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import PATIENCE, Cluster
 from tests.e2e.traffic import Truth
 from tests.servers.prometheus import Prometheus
 
-ARRIVE_WITHIN_S = 120.0
+ARRIVE_WITHIN_S = 120.0 * PATIENCE
 CALL_LABELS = ("service", "span_name", "span_kind", "status_code")
 EDGE_LABELS = ("client", "server", "connection_type")
 

@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ import yaml
 
 from tests.servers.ports import free_port
 
-WAIT_S = 90.0
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "1"))
+"""How many times as long as usual everything may take, on a machine that is busy with other things."""
+WAIT_S = 90.0 * PATIENCE
+STOP_S = 20.0 * PATIENCE
 
 
 def configuration(app: str, address: str, write_url: str) -> dict[str, Any]:
@@ -76,11 +79,12 @@ class Stage:
         """The exit code of a process that was asked to stop."""
         assert self.process is not None
         try:
-            return self.process.wait(20)
+            return self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"{self.name} {self.instance} didn't stop within 20 s:\n{self.tail()}") from None
+            late = f"{self.name} {self.instance} didn't stop within {STOP_S:.0f} s"
+            raise AssertionError(f"{late}:\n{self.tail()}") from None
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -94,14 +98,18 @@ class Cluster:
         self._directory = directory
         self._config = config
         self.stages: list[Stage] = []
+        self.addresses: dict[str, str] = {}
+        """Of Kafka, for instances that reach it by another way than the configuration's."""
         self.grpc, self.http = free_port(), free_port()
 
     def config_file(self, instance: str, port: int) -> Path:
         data_dir = {"data_dir": str(self._directory / "data" / instance)}
         ours = self._config["spanmill"]
         ours = {**ours, **{stage: {**ours.get(stage, {}), **data_dir} for stage in ("generator", "sink")}}
+        address = self.addresses.get(instance, self._config["ingest"]["kafka"]["address"])
         config = {
             **self._config,
+            "ingest": {"kafka": {**self._config["ingest"]["kafka"], "address": address}},
             "spanmill": ours,
             "server": {"http_listen_address": "127.0.0.1", "http_listen_port": port},
             "distributor": {
@@ -120,17 +128,26 @@ class Cluster:
         return path
 
     def run(self, *arguments: str, timeout_s: float = WAIT_S) -> str:
-        """Run a command of ours to its end."""
+        """Run a command of ours to its end; gives what it writes."""
+        done = self._command(arguments, timeout_s)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def fails(self, *arguments: str, timeout_s: float = WAIT_S) -> str:
+        """Run a command of ours that must fail; gives what it writes."""
+        done = self._command(arguments, timeout_s)
+        assert done.returncode == 1, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def _command(self, arguments: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
         config = self.config_file("command", free_port())
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-m", "spanmill", *arguments, "--config.file", str(config)],
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
 
     def start(self, name: str, instance: str, *, wait: bool = True) -> Stage:
         port = free_port()
