@@ -245,6 +245,22 @@ def deltas_grown(trial: Trial) -> None:
         trial.wait_for_window()
 
 
+def cut_off(trial: Trial) -> None:
+    """A generator and a sink can't reach Kafka, but Prometheus: connections break, then stall for a session's time."""
+    for _ in range(3):
+        trial.fault("connections to Kafka reset")
+        trial.way.reset()
+        trial.wait(2)
+    for seconds in (4, SESSION_S + 8):
+        trial.fault(f"connections to Kafka stall for {seconds:.0f} s")
+        trial.way.stall()
+        trial.wait(seconds)
+        trial.fault("connections to Kafka flow again")
+        trial.way.resume()
+        trial.wait_for_window()
+    trial.expect(trial.way.connections > 0, "nobody came through the proxy")
+
+
 def waived(trial: Trial) -> None:
     """A generator is frozen for longer than `hold_back`: windows go on without it, and what it has is counted later."""
     for instance in ("generator-0", "generator-1"):
@@ -339,6 +355,7 @@ SCENARIOS = {
         Scenario(random_kills),
         Scenario(random_stops),
         Scenario(frozen),
+        Scenario(cut_off, Setup(cut_off=("generator-0", "sink-0"))),
         Scenario(waived, Setup(placed=False), changes=impatient),
         Scenario(rolling_restart),
         Scenario(scaling, Setup(generators=1, sinks=1)),

@@ -33,6 +33,7 @@ from tests.servers.fault_proxy import FaultProxy
 from tests.servers.kafka import Kafka, KafkaBroker
 from tests.servers.kafka_cluster import KafkaCluster
 from tests.servers.prometheus import Labels, Prometheus
+from tests.servers.tcp_proxy import TcpProxy
 
 SETTLE_S = 300.0
 REPLAY_S = 1800.0
@@ -59,6 +60,8 @@ class Setup:
     interval_s: int = 5
     wait_s: int = 20
     """How long half-edges wait: longer than the load's pairs do, through any fault of a scenario."""
+    cut_off: tuple[str, ...] = ()
+    """Instances that reach Kafka through a proxy."""
     servers: int = 1
     """Prometheus servers, each written through a proxy of its own."""
     out_of_order_window: str = "0s"
@@ -93,6 +96,8 @@ class Trial:
     options: Options
     directory: Path
     kafka: Kafka
+    way: TcpProxy
+    """To Kafka, of the instances that may be cut off from it."""
     servers: list[Server]
     deployment: Deployment
     observer: Observer
@@ -271,7 +276,8 @@ class Scenario:
         """Everything started, the stages ready."""
         setup = self.setup
         with ExitStack() as started:
-            kafka = started.enter_context(running_kafka(directory / "kafka", setup.brokers))
+            way = TcpProxy()
+            kafka = started.enter_context(running_kafka(directory / "kafka", setup.brokers, way))
             servers = [
                 started.enter_context(running_server(directory / f"prometheus-{number}", setup.out_of_order_window))
                 for number in range(setup.servers)
@@ -279,6 +285,7 @@ class Scenario:
             started.enter_context(self.before(directory))
             config = self.configuration(kafka, servers, directory)
             deployment = Deployment(directory, config, config["spanmill"]["app_id"])
+            deployment.cluster.addresses |= dict.fromkeys(setup.cut_off, way.address)
             deployment.cluster.run("topics", "create", "--partitions", str(setup.partitions))
             observer = Observer(deployment, servers[0].prometheus, setup.partitions)
             started.enter_context(deployment.supervised())
@@ -293,6 +300,7 @@ class Scenario:
                 options,
                 directory,
                 kafka,
+                way,
                 servers,
                 deployment,
                 observer,
@@ -336,13 +344,15 @@ def running_server(directory: Path, out_of_order_window: str) -> Iterator[Server
 
 
 @contextmanager
-def running_kafka(directory: Path, brokers: int) -> Iterator[Kafka]:
-    """One broker, or a cluster of three."""
+def running_kafka(directory: Path, brokers: int, way: TcpProxy) -> Iterator[Kafka]:
+    """One broker, which can be reached through a proxy too, or a cluster of three."""
     directory.mkdir()
-    kafka = KafkaBroker(directory) if brokers == 1 else KafkaCluster(directory)
+    kafka = KafkaBroker(directory, way.port) if brokers == 1 else KafkaCluster(directory)
     kafka.format()
-    try:
+    with ExitStack() as started:
+        started.callback(kafka.stop)
         kafka.start()
+        if isinstance(kafka, KafkaBroker):
+            way.start(kafka.behind_proxy)
+            started.callback(way.stop)
         yield kafka
-    finally:
-        kafka.stop()

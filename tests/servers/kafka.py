@@ -24,10 +24,10 @@ READ_TIMEOUT_S = 30.0
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more_listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more_advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 log.dirs={log_dir}
 offsets.topic.replication.factor=1
@@ -265,15 +265,25 @@ class Kafka:
 class KafkaBroker(Kafka):
     """A Kafka of one running broker."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, proxy_port: int | None = None) -> None:
+        """Clients that come through a proxy to `behind_proxy` are told to stay with the proxy's port."""
         self._directory = directory
+        self._proxy_port = proxy_port
+        self.behind_proxy = free_port()
         self._node = KafkaNode(directory, free_port())
         self.port = self._node.port
         super().__init__(self._node.address)
 
     def format(self) -> None:
         """Write the configuration and an empty log directory."""
-        text = PROPERTIES.format(port=self.port, controller=free_port(), log_dir=self._directory / "data")
+        proxied = self._proxy_port is not None
+        text = PROPERTIES.format(
+            port=self.port,
+            controller=free_port(),
+            more_listeners=f",PROXIED://127.0.0.1:{self.behind_proxy}" if proxied else "",
+            more_advertised=f",PROXIED://127.0.0.1:{self._proxy_port}" if proxied else "",
+            log_dir=self._directory / "data",
+        )
         self._node.format(text, "--standalone", cluster=self._node.new_cluster_id())
 
     def start(self) -> None:
