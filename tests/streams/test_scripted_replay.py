@@ -221,7 +221,7 @@ def replayed(live: Live) -> tuple[list[WindowSamples], Pipeline]:
 def test_what_was_waived_counts_in_the_window_in_which_it_counted_live() -> None:
     """And not in its own, in which it is without the script."""
     live = two_logs()
-    late = []
+    late: list[list[Item]] = []
     for shard in range(SHARDS):
         first, second = live.parts(0, shard), live.parts(1, shard)
         late.append([*first[:2], Waiver(1, T0_MS + 30_000), *first[2:], *second])
@@ -240,10 +240,16 @@ def test_what_was_waived_counts_in_the_window_in_which_it_counted_live() -> None
 
 def test_a_gap_that_an_operator_accepted_is_a_gap_again_and_what_was_lost_is_lost() -> None:
     live = two_logs()
-    deltas = []
+    deltas: list[list[Item]] = []
     for shard in range(SHARDS):
         first, second = live.parts(0, shard), live.parts(1, shard)
-        lost = [Unreadable("bits fell over"), second[2], AcceptGap(1, T0_MS + 15_000), SkipRecord(2), *second[3:]]
+        lost: list[Item] = [
+            Unreadable("bits fell over"),
+            second[2],
+            AcceptGap(1, T0_MS + 15_000),
+            SkipRecord(2),
+            *second[3:],
+        ]
         deltas.append([first[0], second[0], *lost, *first[1:]])
     live.write(deltas)
     last = [line for windows in live.windows for line in text(windows[-1:]) if "calls_total" in line]
