@@ -17,10 +17,12 @@ Rules kept here, by subclasses only:
 4. A recovery step that times out crashes the app; upstream, recovery ends for ever: `Recovery._wait`.
 5. What ends aiokafka's membership or fetching can be seen: `ConsumerThread.trouble`. Faust takes records past the
    checks of aiokafka's own interface, so that upstream a group that can't be joined is waited for in silence.
-6. A commit that fails is a warning: nothing reads ours. Upstream it crashes the app: `ConsumerThread._commit`.
+6. A consumer stops while its brokers are away: `ConsumerThread.on_thread_stop`.
+7. A commit that fails is a warning: nothing reads ours. Upstream it crashes the app: `ConsumerThread._commit`.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -38,6 +40,9 @@ from faust.types import TP
 
 log = structlog.get_logger(__name__)
 
+FAUST_LOGGER = logging.getLogger("faust.cure")
+"""For each class here: mode would name its logger after this module, and Faust's chatter would pass for ours."""
+
 EXPECTED_FAUST = "0.15.3"
 
 if faust.__version__ != EXPECTED_FAUST:  # getmany is a rewrite: compare it with a new version's first
@@ -50,10 +55,24 @@ if faust.__version__ != EXPECTED_FAUST:  # getmany is a rewrite: compare it with
 class ConsumerThread(AIOKafkaConsumerThread):
     """aiokafka's consumer with a short fetch wait, which says what is wrong with it."""
 
+    logger = FAUST_LOGGER
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = 200  # noqa: SLF001  upstream 1500: after a seek the first fetch waits for the idle one
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """Stop aiokafka's consumer.
+
+        While a broker is away, it cancels a fetch and then waits for that, which raises
+        (aiokafka/consumer/fetcher.py:457). Upstream the thread dies of it, and whoever stops the app waits a minute.
+        """
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            if self._consumer is not None:
+                await self._consumer._client.close()  # noqa: SLF001  what it would have done next
 
     def trouble(self) -> BaseException | None:
         """What has ended the membership or the fetching, for good; None while all is well, or it is being stopped."""
@@ -90,6 +109,7 @@ class ConsumerThread(AIOKafkaConsumerThread):
 class Consumer(_Consumer):
     """A consumer whose seeks never meet a fetch, and which delivers batches."""
 
+    logger = FAUST_LOGGER
     app: Any  # an App of this module; Faust's type is its abstract one
     _thread: ConsumerThread
     fetch_timeout_s = 0.2  # upstream 1.0: a seek has to wait for the fetch in flight
@@ -167,6 +187,7 @@ class Consumer(_Consumer):
 class Recovery(_Recovery):
     """Table recovery that ends either complete or loudly."""
 
+    logger = FAUST_LOGGER
     app: Any
 
     async def _build_offsets(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
@@ -204,6 +225,8 @@ class Recovery(_Recovery):
 class TableManager(_TableManager):
     """Tables with the recovery above."""
 
+    logger = FAUST_LOGGER
+
     @property
     def recovery(self) -> Recovery:
         """The recovery service, made when first asked for."""
@@ -221,6 +244,7 @@ class Transport(_Transport):
 class App(faust.App):
     """A Faust app whose start offsets are its own and whose recoveries can be relied on."""
 
+    logger = FAUST_LOGGER
     batch_topics: tuple[str, ...] = ()
     """Topics with batch delivery: `acks=False`, one agent each."""
     newest_record_only = False

@@ -15,6 +15,10 @@ from structlog.typing import Processor
 REPEAT_AFTER_S = 10.0
 """A library says the same thing once in this time: aiokafka alone writes 120 lines a second while a broker is away."""
 
+ALIKE_LETTERS = 40
+MOST_LINES = 1000
+"""So many different ones are remembered."""
+
 QUIET = {
     "aiokafka": logging.ERROR,
     "faust": logging.WARNING,
@@ -28,12 +32,15 @@ QUIET = {
 
 
 class Throttle(logging.Filter):
-    """Lets a line of a library through once in `REPEAT_AFTER_S`, by logger and message template."""
+    """Lets a line of a library through once in `REPEAT_AFTER_S`, with how many like it there were meanwhile.
+
+    Lines are alike if they are of one logger and begin alike: Faust puts what is different each time into its messages.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._shown: dict[tuple[str, str], float] = {}
+        self._shown: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is shown; lines of our own always are."""
@@ -42,10 +49,16 @@ class Throttle(logging.Filter):
             return True
         if record.levelno < lowest:  # Faust gives loggers of its own a level, which beats that of their parent
             return False
-        key, now = (record.name, str(record.msg)), self._clock()
-        if now - self._shown.get(key, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+        if len(self._shown) > MOST_LINES:
+            self._shown.clear()
+        key, now = (record.name, str(record.msg)[:ALIKE_LETTERS]), self._clock()
+        shown_at, held_back = self._shown.get(key, (-REPEAT_AFTER_S, 0))
+        if now - shown_at < REPEAT_AFTER_S:
+            self._shown[key] = shown_at, held_back + 1
             return False
-        self._shown[key] = now
+        self._shown[key] = now, 0
+        if held_back:
+            record.msg, record.args = f"{record.getMessage()} (and {held_back} more like it)", ()
         return True
 
 

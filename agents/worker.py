@@ -141,7 +141,7 @@ class Worker:
 
     async def _work(self, starting: asyncio.Future[None], stop: asyncio.Event) -> None:
         """Until one of them ends: the wish to stop, the app, or what watches it, without which nobody would notice."""
-        ends = [
+        ends: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(end)
             for end in (stop.wait(), self.app.wait_until_stopped(), self._show_lags(), self._watch())
         ]

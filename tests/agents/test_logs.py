@@ -39,6 +39,32 @@ def test_libraries_write_the_same_lines_but_repeat_themselves_only_after_a_while
     assert lines(capsys) == ['level=error event="Unable to connect to node 0"']
 
 
+def test_a_flood_of_lines_is_a_line_in_ten_seconds_that_says_how_many_there_were() -> None:
+    """aiokafka writes 120 lines a second while a broker is away."""
+    now = [0.0]
+    throttle, shown = logs.Throttle(lambda: now[0]), []
+    for i in range(120 * 60):
+        now[0] = i / 120
+        record = logging.LogRecord("aiokafka", logging.ERROR, "", 0, "Unable to connect to node %s", (i % 3,), None)
+        if throttle.filter(record):
+            shown.append(record.getMessage())
+    assert len(shown) == 6
+    assert shown[:2] == ["Unable to connect to node 0", "Unable to connect to node 0 (and 1199 more like it)"]
+
+
+def test_lines_are_alike_that_begin_alike() -> None:
+    """Faust formats its messages itself; the throttle remembers only so many of them."""
+    throttle = logs.Throttle(lambda: 0.0)
+
+    def shown(message: str) -> bool:
+        return throttle.filter(logging.LogRecord("faust.topics", logging.WARNING, "", 0, message, (), None))
+
+    assert shown("_on_published error for message topic deltas error 1")
+    assert not shown("_on_published error for message topic deltas error 2")
+    assert all(shown(f"{i} is another") for i in range(3 * logs.MOST_LINES))
+    assert len(throttle._shown) <= logs.MOST_LINES + 1
+
+
 def test_the_throttle_lets_a_line_through_again_after_its_time() -> None:
     now = [0.0]
     throttle = logs.Throttle(lambda: now[0])

@@ -12,6 +12,7 @@ import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaTimeoutError
 from faust.types import TP
 
+from agents import faust_cure
 from agents.faust_cure import ConsumerThread
 from tests.faust.simulated_kafka import CHANGELOG, OURS, SOURCE, STOCK, Broker, Faust, Owner, assigned, broker_of
 from tests.faust.virtual_time import run
@@ -286,6 +287,41 @@ async def test_a_commit_that_fails_crashes_nothing(
     monkeypatch.setattr(thread, "crash", crash)
     assert not await thread._commit({S0: 5})
     assert bool(crashed) is crashes
+
+
+@pytest.mark.parametrize(("of", "dies"), [(STOCK, True), (OURS, False)], ids=["stock", "ours"])
+async def test_a_consumer_stops_while_its_brokers_are_away(
+    of: Faust, monkeypatch: pytest.MonkeyPatch, *, dies: bool
+) -> None:
+    class Client:
+        closed = False
+
+        async def close(self) -> None:
+            self.closed = True
+
+    class Consumer:
+        _client = Client()
+
+        async def stop(self) -> None:  # as aiokafka's, whose fetch is in a pause before it tries again
+            fetch = asyncio.ensure_future(asyncio.sleep(1))
+            await asyncio.sleep(0)
+            fetch.cancel()
+            await fetch
+
+    thread = thread_of(of)
+    monkeypatch.setattr(thread, "_consumer", Consumer())
+    try:
+        await thread.on_thread_stop()
+    except asyncio.CancelledError:
+        assert dies
+    assert Consumer._client.closed is not dies
+
+
+def test_what_faust_logs_is_not_taken_for_ours() -> None:
+    """mode names a class' logger after its module, whatever that of the class it extends is."""
+    for each in (faust_cure.App, faust_cure.Consumer, faust_cure.ConsumerThread, faust_cure.Recovery):
+        assert each.logger.name == "faust.cure"
+    assert type("App", (STOCK.app,), {"__module__": "agents.other"}).logger.name == "agents.other"
 
 
 class DeadEnd:
