@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from schemas.checkpoint import Checkpoint
 from schemas.config import TenantSettings
@@ -14,6 +15,7 @@ from schemas.record import Record
 from schemas.rules_in_force import RulesInForce
 from schemas.snapshot import Cut
 from streams.partition import PartitionFold, Rejected
+from streams.rules_in_force import at_window
 from streams.scripted_shard import Difference, Script, ScriptedShard
 from streams.shard import Shard, WindowSamples
 
@@ -22,13 +24,20 @@ SettingsOf = Callable[[str], TenantSettings]
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Where a pipeline begins: at the checkpoints of partitions and the cuts of shards, else with nothing."""
+    """Where a pipeline begins: at the checkpoints of partitions and the cuts of shards, else with nothing.
+
+    `partitions` were there when the log was begun, all of them if that isn't known; the others join later.
+    """
 
     checkpoints: Mapping[int, Checkpoint] = field(default_factory=dict)
     cuts: Mapping[int, Cut] = field(default_factory=dict)
+    partitions: int | None = None
 
 
 NOTHING = Beginning()
+FIRST_PARTITION = 0
+"""The one that is as old as the log."""
+NEVER_MS = 1 << 62
 
 
 class Pipeline:
@@ -57,12 +66,20 @@ class Pipeline:
         warm_up_ms: int | None = None,
         stale_markers: bool = False,
     ) -> None:
-        known = None if rules is None else RulesInForce.initial(rules)
-        start = [beginning.checkpoints.get(p, Checkpoint.initial(0, known)) for p in range(partitions)]
-        self._folds = [PartitionFold(settings_of, interval_ms, codec, each) for each in start]
+        count = partitions if beginning.partitions is None else beginning.partitions
+        known = None if rules is None else RulesInForce.initial(rules, spans_partitions=count)
+        self._partitions, self._interval_ms = partitions, interval_ms
+        self._new_fold = partial(PartitionFold, settings_of, interval_ms, codec)
+        self._folds = {
+            p: self._new_fold(beginning.checkpoints.get(p, Checkpoint.initial(0, known)))
+            for p in range(partitions)
+            if p < count or p in beginning.checkpoints
+        }
+        self._join()
         self.differences: list[Difference] = []
         scripts = {} if scripts is None else scripts
-        taken_over = {p: each.previous_end_ms for p, each in enumerate(start) if each.previous_end_ms is not None}
+        ends = ((p, each.previous_end_ms) for p, each in beginning.checkpoints.items())
+        taken_over = {p: end_ms for p, end_ms in ends if end_ms is not None}
 
         def new_shard(index: int) -> Shard:
             cut = beginning.cuts.get(index)
@@ -76,13 +93,19 @@ class Pipeline:
             ScriptedShard(new_shard(index), scripts.get(index, iter(())), taken_over, self.differences.append)
             for index in range(shards)
         ]
-        self._windows, self._interval_ms, self._warm_up_ms = windows, interval_ms, warm_up_ms
+        self._windows, self._warm_up_ms = windows, warm_up_ms
 
     def feed(self, partition: int, records: Sequence[Record]) -> tuple[Rejected, ...]:
-        """Feed records of a partition, contiguous in its order; gives those that can't be read."""
+        """Feed records of a partition, contiguous in its order; gives those that can't be read.
+
+        Those of a partition that hasn't joined count for nothing: the log that says so is to be fed first.
+        """
         rejected: list[Rejected] = []
+        fold = self._folds.get(partition)
+        if fold is None:
+            return ()
         for run in _runs(records):
-            fed = self._folds[partition].feed(run)
+            fed = fold.feed(run)
             for closing in fed.closings:
                 for window in closing.windows:
                     self._deliver(partition, window)
@@ -93,8 +116,9 @@ class Pipeline:
         return tuple(rejected)
 
     def stream_time_ms(self, partition: int) -> int | None:
-        """The partition's stream time; None before its first record."""
-        return self._folds[partition].stream_time_ms
+        """The partition's stream time; None before its first record, and the end of time before it joins."""
+        fold = self._folds.get(partition)
+        return NEVER_MS if fold is None else fold.stream_time_ms
 
     @property
     def waiting(self) -> int:
@@ -111,7 +135,7 @@ class Pipeline:
 
     def close(self) -> None:
         """The end of the input closes everything: open windows, pending half-edges, windows that wait."""
-        for partition, fold in enumerate(self._folds):
+        for partition, fold in sorted(self._folds.items()):
             for window in fold.close_all():
                 self._deliver(partition, window)
         self._advance()
@@ -128,7 +152,20 @@ class Pipeline:
         change = replace(change, from_end_ms=max(change.from_end_ms, open_end_ms + self._interval_ms))
         for shard in self._shards:
             shard.hear(change)
+        self._join()
         self._advance()
+
+    def _join(self) -> None:
+        """Begin partitions from the window on from which the log counts them; see agents/growth.py."""
+        known = self._folds[FIRST_PARTITION].rules
+        if known is None:
+            return
+        for partition in [p for p in range(self._partitions) if p not in self._folds]:
+            first_ms = known.joined_ms(partition) if known.counts else 0
+            if first_ms is not None:
+                stream_time_ms = first_ms - self._interval_ms if first_ms else None
+                start = Checkpoint(0, stream_time_ms=stream_time_ms, rules=at_window(known, first_ms))
+                self._folds[partition] = self._new_fold(start)
 
     def _deliver(self, partition: int, window: Window) -> None:
         if self._warm_up_ms is not None:
@@ -136,7 +173,8 @@ class Pipeline:
                 return
             if window.previous_end_ms is not None and window.previous_end_ms <= self._warm_up_ms:
                 window = replace(window, previous_end_ms=None)  # the chain begins here
-        encoded = encode_window(window, partition, len(self._folds), len(self._shards))
+        partitions = window.spans_partitions or self._partitions
+        encoded = encode_window(window, partition, partitions, len(self._shards))
         for shard, parts in zip(self._shards, encoded, strict=True):
             shard.add(partition, window.end_ms, parts)
         self._advance()

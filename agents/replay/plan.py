@@ -18,7 +18,7 @@ from schemas.config.rules import Rules
 from schemas.errors import Malformed
 from schemas.record import DEFAULT_TENANT
 from schemas.snapshot import Cut
-from streams.pipeline import NOTHING, Beginning
+from streams.pipeline import FIRST_PARTITION, NOTHING, Beginning
 from streams.scripted_shard import Script
 
 WARM_UP_WAITS = 3
@@ -80,7 +80,9 @@ def from_bookmark(config: Config, wish: Wish, bookmark: Bookmark, spans: Topic, 
     if wish.own_config or wish.ignore_waivers or wish.shards not in {None, deltas.shards}:
         raise InputError("a replay from a bookmark is live's: --own-config, --ignore-waivers and --shards can't be had")
     try:
-        begin = Beginning(bookmark.decoded_checkpoints(), bookmark.cuts())
+        checkpoints = bookmark.decoded_checkpoints()
+        # Whether a partition without a checkpoint had joined by then is a matter of the first one's rules.
+        begin = Beginning(checkpoints, bookmark.cuts(), 0 if FIRST_PARTITION in checkpoints else bookmark.partitions)
     except Malformed as error:
         raise InputError(f"the bookmark can't be read: {error}") from error
     starts = {partition: each.next_offset for partition, each in begin.checkpoints.items()}
@@ -110,18 +112,17 @@ def from_range(
         warm_up_ms = since_ms - WARM_UP_WAITS * longest_wait_ms(config)
         starts = {partition: spans.offset_at(partition, warm_up_ms) for partition in spans.ends}
         return Plan(shards, rules, starts, warm_up_ms=since_ms, differs=tuple(reasons))
-    if deltas is None or reasons:
+    if deltas is None or wish.own_config:
         return Plan(shards, rules, {}, differs=tuple(reasons))
     if deltas.shards != shards:
         reasons.append(f"the deltas topic has {deltas.shards} partitions, and not {shards} (--shards)")
     if deltas.starts_late:
         reasons.append(f"{BEGINNING_GONE}: of the deltas topic, so that nobody knows what was waived or late")
-    if reasons:
-        return Plan(shards, rules, {}, differs=tuple(reasons))
-    first = deltas.first_change()
+    begin, first = NOTHING, deltas.first_change()
     if first is not None:
         rules = _unpacked(first.rules, rules)
-    return Plan(shards, rules, {}, scripts=deltas.scripts({}))
+        begin = Beginning(partitions=first.spans_partitions or None)
+    return Plan(shards, rules, {}, begin, None if reasons else deltas.scripts({}), differs=tuple(reasons))
 
 
 def longest_wait_ms(config: Config) -> int:

@@ -17,7 +17,8 @@ from schemas.record import Record
 from schemas.rules_in_force import RulesInForce
 from schemas.snapshot import Cut
 from streams.partition import PartitionFold
-from streams.pipeline import NOTHING, Beginning, Pipeline
+from streams.pipeline import NEVER_MS, NOTHING, Beginning, Pipeline
+from streams.rules_in_force import at_window
 from streams.scripted_shard import Script, Scripted, Unlike
 from streams.shard import Item, Shard, Unreadable, WindowSamples
 from tests.streams.delta_rows import text
@@ -380,6 +381,45 @@ def test_what_is_computed_waits_for_the_script_only_until_it_is_delivered() -> N
 
     assert by_shard(out) == live.windows
     assert len(asked) == sum(map(len, live.deltas))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["from the beginning", "from a bookmark"])
+def test_a_partition_that_joined_begins_with_the_window_from_which_it_is_counted(late: bool) -> None:
+    """What lay in it before counts in that window too; until the count is read it isn't there (agents/growth.py)."""
+    grown = replace(change(1, WITH_D, 45), spans_partitions=2)
+    first = [config(0, 1, grown), spans(1, 2), spans(2, 16), spans(3, 31), spans(4, 46), tick(5, 75_000)]
+    second = [spans(0, 17), config(1, 18, replace(grown, revision=2)), spans(2, 46), tick(3, 75_000)]
+    known = RulesInForce.initial(rules(), spans_partitions=1)
+    begin = [Checkpoint.initial(0, known)]
+    heard = fold_from(begin[0])
+    heard.feed(first[:1])
+    assert heard.rules is not None
+    begin.append(Checkpoint(0, stream_time_ms=T0_MS + 30_000, rules=at_window(heard.rules, T0_MS + 45_000)))
+    closings = [fold_from(each).feed(log).closings for each, log in zip(begin, (first, second), strict=True)]
+    closed = [[window for closing in each for window in closing.windows] for each in closings]
+    assert [[(w.end_ms - T0_MS) // 1000 for w in each] for each in closed] == [[15, 30, 45, 60], [45, 60]]
+    live = Live([])
+    parts = [
+        [decode_batch(part) for w in each for part in encode_window(w, p, w.spans_partitions, SHARDS)[0]]
+        for p, each in enumerate(closed)
+    ]
+    other = [
+        [decode_batch(part) for w in each for part in encode_window(w, p, w.spans_partitions, SHARDS)[1]]
+        for p, each in enumerate(closed)
+    ]
+    live.write([[grown, *each[1], *each[0]] for each in (parts, other)])
+    live.logs = [first, second]
+    assert [window.end_ms - T0_MS for window in live.windows[0]] == [15_000, 30_000, 45_000, 60_000]
+
+    start = Beginning({0: closings[0][0].checkpoint}, partitions=0) if late else Beginning(partitions=1)
+    out: list[WindowSamples] = []
+    pipeline = pipeline_of(live, out, {shard: live.script(shard) for shard in range(SHARDS)}, start)
+    assert (pipeline.stream_time_ms(1) == NEVER_MS) != late
+    pipeline.feed(0, first[start.checkpoints[0].next_offset if late else 0 :])
+    pipeline.feed(1, second)
+
+    assert (pipeline.differences, pipeline.waiting) == ([], 0)
+    assert by_shard(out) == live.windows
 
 
 @pytest.mark.parametrize("warm_up_s", [0, 15, 30, 45])
