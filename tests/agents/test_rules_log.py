@@ -211,6 +211,85 @@ async def test_what_was_half_appended_is_appended_again_after_a_while() -> None:
     assert len(log.appended) == 2
 
 
+async def test_one_that_obeys_repeats_what_only_some_of_its_partitions_have() -> None:
+    """Whoever appended it is gone for good, and nobody else has those files."""
+    log = Log(Partition(0, ONE), Partition(1, ONE))
+    old = Process(log, text(1))
+    await old.look()
+    log.read(10**15)
+    log.partitions[1].loses = True
+    await Process(log, text(2)).look()
+    log.read(10**15)
+    log.partitions[1].loses = False
+    await old.look(2)
+    assert len(log.appended) == 2, "the others may be about to read it"
+    await old.look(1, PATIENCE_S)
+    first, again = log.appended[1:]
+    assert (again.revision, again.rules) == (first.revision, TWO.packed) == (2, first.rules)
+    assert old.obeys
+    log.read(10**15)
+    await old.look(3, PATIENCE_S)
+    assert len(log.appended) == 3
+    in_force = {each.rules.current.rank for each in log.partitions if each.rules is not None}
+    assert in_force == {(2, TWO.digest)}
+
+
+async def test_a_sink_repeats_rules_by_which_some_of_the_batches_are_not_made() -> None:
+    """No generator may own both kinds of partitions; each shard has the batches of all of them."""
+    log = Log(Partition(0, ONE))
+    sink = Process(log, text(1), stage="sink")
+    await sink.look()
+    log.read(10**15)
+    log.partitions[0].others_lag = True
+    await sink.look(2)
+    assert len(log.appended) == 1
+    await sink.look(1, PATIENCE_S)
+    assert [change.revision for change in log.appended] == [1, 1]
+    log.read(10**15)
+    await sink.look(1, PATIENCE_S)
+    assert len(log.appended) == 2, "each time the others get twice as long"
+    await sink.look(1, PATIENCE_S)
+    assert len(log.appended) == 3
+    log.partitions[0].others_lag = False
+    await sink.look(9, PATIENCE_S)
+    assert len(log.appended) == 3
+
+
+async def test_growth_is_announced_with_the_rules_that_hold_and_outranks_nothing() -> None:
+    log = Log(Partition(0, ONE), Partition(1, ONE))
+    process = Process(log, text(1))
+    assert log.partitions[0].rules is not None
+    await process.rules_log.announce_growth(log.partitions[0].rules)
+    assert log.appended == [], "the first rules, which say it too, come first"
+    await process.look()
+    log.read(10**15)
+    known = log.partitions[0].rules
+    grown = Log(*log.partitions, Partition(2, ONE))
+    newer = Process(grown, text(2))
+    process = Process(grown, text(1))
+    await newer.look()  # meanwhile, unknown to the one that announces
+    process.now_s = 60.0
+    await process.rules_log.announce_growth(known)
+    await process.rules_log.announce_growth(known)
+    (other, change) = grown.appended
+    assert (other.revision, other.rules, other.spans_partitions) == (2, TWO.packed, 2)
+    assert (change.revision, change.rules, change.spans_partitions) == (1, ONE.packed, 3)
+    grown.read(10**15)
+    for each in grown.partitions[:2]:
+        assert each.rules is not None
+        assert each.rules.current.rank == (2, TWO.digest)
+        assert each.rules.counts == ((log.appended[0].from_end_ms, 2), (change.from_end_ms, 3))
+
+
+async def test_later_rules_name_the_partitions_that_are_known_until_the_others_have_joined() -> None:
+    log = Log(Partition(0, ONE), Partition(1, ONE))
+    await Process(log, text(1)).look()
+    log.read(10**15)
+    grown = Log(*log.partitions, Partition(2, ONE))
+    await Process(grown, text(2), 0, 1).look()
+    assert grown.appended[0].spans_partitions == 2
+
+
 async def test_a_record_that_never_comes_back_is_appended_again() -> None:
     log = Log(Partition(0, ONE))
     log.partitions[0].loses = True

@@ -17,16 +17,16 @@ from schemas.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
 from schemas.config import load_config
 from schemas.config.rules import Rules
 from schemas.control import ConfigChange, decode_control
-from schemas.deltas import Window, decode_batch, encode_window
+from schemas.deltas import NO_ROUTED_ROWS, Window, decode_batch, encode_window
 from schemas.otlp import Codec
 from schemas.record import Record
-from schemas.rules_in_force import Decided, RulesInForce
+from schemas.rules_in_force import Decided, RulesInForce, decode_rules, encode_rules
 from schemas.snapshot import Cut, newest_snapshot, snapshot_records
 from streams.partition import PartitionFold, Rejected
 from streams.pipeline import Pipeline
-from streams.rules_in_force import SEEN_AT_MOST, at_window, heard
+from streams.rules_in_force import SEEN_AT_MOST, at_window, decided, heard
 from streams.shard import Shard, WindowSamples
-from tests.streams.delta_rows import text
+from tests.streams.delta_rows import batch, text
 from tests.streams.log import CLIENT, INTERVAL_MS, SERVER, T0_MS, Told, ledger, record, samples, tick
 
 BOTH = "processors: [span-metrics, service-graphs]"
@@ -54,6 +54,48 @@ ALL_RULES = (
     rules(registry="external_labels: {cluster: a}, stale_duration: 40s"),
     rules(max_half_edge_bytes=300),
 )
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 6), st.integers(0, 3)), max_size=6),
+    st.randoms(),
+    st.booleans(),
+)
+def test_the_count_of_a_window_is_the_largest_that_was_named_for_it_or_before(named, shuffle, begun) -> None:
+    """In any order and however often, and whatever becomes of the rules that were named with it."""
+    state = RulesInForce.initial(ALL_RULES[0], spans_partitions=2 if begun else 0)
+    known = [(from_window * INTERVAL_MS, count, revision) for from_window, count, revision in named]
+    for from_end_ms, count, revision in shuffle.sample(known * 2, 2 * len(known)):
+        packed = ALL_RULES[revision].packed
+        state = heard(state, decided(ConfigChange(revision, from_end_ms, packed, "test", count), INTERVAL_MS), 0)
+    state = decode_rules(encode_rules(at_window(state, 4 * INTERVAL_MS)))
+    first = {
+        window: max([c for f, c, _ in known if f <= window * INTERVAL_MS] + [2] * begun, default=0)
+        for window in range(12)
+    }
+    assert {window: state.spans_partitions(window * INTERVAL_MS) for window in range(12)} == first
+    for partition in range(6):
+        joined = next((window for window, count in first.items() if count > partition), None)
+        expected = None if joined is None else joined * INTERVAL_MS
+        assert state.joined_ms(partition) == expected
+
+
+def test_a_shard_sees_batches_that_are_made_by_older_rules_than_it_knows_for_their_window() -> None:
+    shard = Shard(0, rules().settings_of, INTERVAL_MS, RulesInForce.initial(rules()))
+
+    def deliver(offset: int, partition: int, number: int, revision: int) -> bool:
+        end_ms = T0_MS + number * INTERVAL_MS
+        previous_ms = end_ms - INTERVAL_MS if number > 1 else None
+        shard.feed(offset, batch(Window(end_ms, previous_ms, NO_ROUTED_ROWS, (), {}, revision), partition, 2))
+        return shard.others_lag
+
+    shard.feed(0, change(1, rules(VARIANTS[2]), 30))
+    assert not deliver(1, 0, 1, 0)
+    assert not deliver(2, 1, 1, 0)
+    assert not deliver(3, 0, 2, 1)
+    assert deliver(4, 1, 2, 0), "partition 1 didn't get the record"
+    assert deliver(5, 1, 3, 0)
+    assert not deliver(6, 1, 4, 1), "it was repeated"
 
 
 def change(revision: int, of: Rules, from_s: int = 0) -> ConfigChange:
