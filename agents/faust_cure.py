@@ -81,13 +81,15 @@ class ConsumerThread(AIOKafkaConsumerThread):
             return None
         if self._thread is not None and not self._thread.is_alive():
             return RuntimeError("the consumer's thread has ended")
-        coordinator = consumer._coordinator  # noqa: SLF001  aiokafka tells only callers of its own getmany
+        coordinator, fetcher = consumer._coordinator, consumer._fetcher  # noqa: SLF001  it tells only its own callers
+        if coordinator is None or fetcher is None:  # it is connecting
+            return None
         refused: BaseException | None = coordinator._pending_exception  # noqa: SLF001
         if refused is not None:
             return refused
         for what, task in (
             ("coordination of the group", coordinator._coordination_task),  # noqa: SLF001
-            ("fetching", consumer._fetcher._fetch_task),  # noqa: SLF001
+            ("fetching", fetcher._fetch_task),  # noqa: SLF001
         ):
             if task.done():
                 ended = None if task.cancelled() else task.exception()

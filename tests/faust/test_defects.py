@@ -341,6 +341,10 @@ async def test_what_ends_the_membership_or_the_fetching_is_told(monkeypatch: pyt
     consumer = DeadEnd(loop.create_future(), loop.create_future())
     assert thread.trouble() is None  # it hasn't begun
     monkeypatch.setattr(thread, "_consumer", consumer)
+    monkeypatch.setattr(consumer, "_coordinator", None)
+    assert thread.trouble() is None  # it is connecting
+    monkeypatch.undo()
+    monkeypatch.setattr(thread, "_consumer", consumer)
     assert thread.trouble() is None
     consumer._pending_exception = GroupAuthorizationFailedError("app")
     assert thread.trouble() is consumer._pending_exception
