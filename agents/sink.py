@@ -33,12 +33,12 @@ from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
 from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
 from schemas.config import Config
-from schemas.control import ConfigChange, Tick
-from schemas.deltas import decode_batch
-from schemas.errors import Malformed, Reason
+from schemas.control import ConfigChange
+from schemas.errors import Malformed
 from schemas.rules_in_force import RulesInForce
 from schemas.snapshot import RECORD_LIMIT_BYTES, newest_snapshot, obsolete_keys, snapshot_records
-from streams.shard import BatchStore, Cut, Item, Shard, Unreadable, WindowSamples
+from streams.delta_records import delta_item
+from streams.shard import BatchStore, Cut, Item, Shard, WindowSamples
 
 log = structlog.get_logger(__name__)
 
@@ -262,15 +262,10 @@ class ShardOwner:
     def _decode(self, record: LogRecord) -> Item | None:
         """What a record says; None for what the shard has no use for."""
         try:
-            if record.value:
-                return decode_batch(record.value)
-            decided = self._controls.read(record.headers)
+            return delta_item(record.value, record.headers, self._controls)
         except Malformed as error:
-            if error.reason == Reason.SIGNATURE:
-                self._pass_over(record, error)
-                return None
-            return Unreadable(str(error))
-        return None if isinstance(decided, Tick) else decided
+            self._pass_over(record, error)
+            return None
 
     def _pass_over(self, record: LogRecord, error: Malformed) -> None:
         """A control record of somebody who hasn't our key."""
