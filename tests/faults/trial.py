@@ -224,8 +224,7 @@ class Trial:
     def replay(self) -> dict[Labels, Points]:
         """What `spanmill replay` makes of the log."""
         out = self.directory / "replay.om"
-        shards = str(self.setup.partitions)
-        arguments = ("replay", "--topic", self.topics["spans"], "--shards", shards, "--output", str(out))
+        arguments = ("replay", "--topic", self.topics["spans"], "--output", str(out))
         self.deployment.cluster.run(*arguments, timeout_s=REPLAY_S)
         return replayed(out)
 
