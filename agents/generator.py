@@ -131,8 +131,11 @@ class PartitionOwner:
 
     @property
     def paused(self) -> bool:
-        """Whether the others don't know the partition yet, which is a new one: nothing is read until they do."""
-        return self._joining
+        """Whether nothing is read on purpose.
+
+        What was sent must be acknowledged first, or the partition is a new one, which the others don't know yet.
+        """
+        return self._joining or self._deliveries.full()
 
     @property
     def at_end(self) -> bool:

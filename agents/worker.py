@@ -22,6 +22,7 @@ from agents.inbox import LogRecord
 from agents.log_probe import LogEnds
 from agents.own_metrics import OwnMetrics
 from agents.watchdog import DEFAULT_PATIENCE, LOOK_EVERY_S, Patience, Reading, Watchdog
+from schemas.errors import Malformed
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,10 @@ class WorkerSettings:
 
 class ChangelogMismatchError(Exception):
     """A process was given partitions of the topic without those of the changelog."""
+
+
+class StateError(Exception):
+    """A partition's state isn't what this program can read."""
 
 
 class RecordTooLargeError(Exception):
@@ -191,8 +196,8 @@ class Worker:
         size, limit = len(key) + len(value or b""), self.settings.max_record_bytes - RECORD_OVERHEAD_BYTES
         if size > limit:
             raise RecordTooLargeError(
-                f"{self.settings.app_id}: the state of partition {partition} has a record of {size} bytes, and its "
-                f"changelog takes {limit}: lower what is kept for each tenant and partition (max_items), or tenants' "
+                f"{self.changelog}: the state of partition {partition} has a record of {size} bytes, and there is room "
+                f"for {limit}: lower what is kept for each tenant and partition (max_items), or tenants' "
                 "limits"
             )
 
@@ -212,6 +217,11 @@ class Worker:
         """Records that are in the log and haven't been taken over, by owned partition."""
         ends = {partition: self.end_offset(partition) for partition in self._owners}
         return {p: max(end - self._owners[p].next_offset, 0) for p, end in ends.items() if end is not None}
+
+    @property
+    def changelog(self) -> str:
+        """The topic that keeps the state."""
+        return str(self.table.changelog_topic.get_topic_name())
 
     def _tp(self, partition: int) -> TP:
         return TP(self.settings.topic, partition)
@@ -290,7 +300,7 @@ class Worker:
             mine = sorted(tp.partition for tp in assigned if tp.topic == self.settings.topic)
             self._check_changelog(mine, sorted(tp.partition for tp in assigned if tp.topic == self._changelog))
             for partition in mine:
-                owner = self._new_owner(self, partition, self.table.data)
+                owner = self._owner_of(partition)
                 self._owners[partition] = owner
                 self._tasks[partition] = asyncio.create_task(self._run_owner(owner), name=f"owner-{partition}")
             self._assigned, self._recovered = None, self.app.consumer_generation_id
@@ -311,6 +321,15 @@ class Worker:
                 f"of {self._changelog}: the topics have different numbers of partitions, or are just being grown; see "
                 "`spanmill topics check`"
             )
+
+    def _owner_of(self, partition: int) -> Owner:
+        try:
+            return self._new_owner(self, partition, self.table.data)
+        except Malformed as error:
+            raise StateError(
+                f"{self.changelog}: the state of partition {partition} can't be read: {error}; "
+                "if a newer Spanmill wrote it, run that one"
+            ) from error
 
     async def _run_owner(self, owner: Owner) -> None:
         try:
