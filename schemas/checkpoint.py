@@ -14,8 +14,9 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError
 
 from schemas import checkpoint_pb2 as pb
+from schemas.config.rules import MAX_HALF_EDGE_BYTES
 from schemas.errors import Malformed, Reason
-from schemas.rules_in_force import RulesInForce, decode_rules, encode_rules
+from schemas.rules_in_force import MAX_RULES_BYTES, RulesInForce, decode_rules, encode_rules
 
 FORMAT_VERSION = 1
 
@@ -68,6 +69,14 @@ Nothing is null.
 
 NO_HALF_EDGES = pa.RecordBatch.from_pylist([], HALF_EDGE_SCHEMA)
 NO_DROPPED_SIDES = pa.RecordBatch.from_pylist([], DROPPED_SIDE_SCHEMA)
+
+MAX_CHECKPOINT_BYTES = MAX_HALF_EDGE_BYTES + MAX_RULES_BYTES + 100_000
+"""The longest checkpoint, even if nothing of it compresses: a changelog's record must hold it.
+
+All that waits, half-edges and rejected sides, is bounded by the rules' `max_half_edge_bytes`. What each costs of that
+(streams/half_edges.py, streams/dropped_sides.py) is what its row takes in the tables below, or more. The rest is for
+envelopes.
+"""
 
 MAX_UNPACKED_BYTES = 1 << 30
 """What rows unpack to at most; the limit of half-edges keeps it well below."""

@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from schemas import rules_in_force_pb2 as pb
-from schemas.config.rules import Rules
+from schemas.config.rules import MAX_PACKED_BYTES, Rules
 from schemas.errors import Malformed, Reason
+
+SEEN_AT_MOST = 256
+"""Rules that are known to have been named: whoever starts with older ones than these brings them in once more."""
+COMING_AT_MOST = 4
+"""Rules that wait for their window. More are never written in time; those of the highest rank are kept."""
+MAX_RULES_BYTES = (1 + COMING_AT_MOST) * (MAX_PACKED_BYTES + 200) + SEEN_AT_MOST * 40 + 10_000
+"""What rules in force are encoded in, at most: packed ones with their numbers, digests, and counts for 500 growths."""
 
 _DIGEST_BYTES = 16
 

@@ -9,12 +9,10 @@ from dataclasses import replace
 from schemas.config.rules import Rules
 from schemas.control import ConfigChange
 from schemas.errors import Malformed, Reason
-from schemas.rules_in_force import Decided, RulesInForce
+from schemas.rules_in_force import COMING_AT_MOST, SEEN_AT_MOST, Decided, RulesInForce
 
-SEEN_AT_MOST = 256
-"""Rules that are known to have been named: whoever starts with older ones than these brings them in once more."""
-COMING_AT_MOST = 16
-"""Rules that wait for their window. More are never written in time; those of the highest rank are kept."""
+PROGRAM_CHARACTERS = 40
+"""What is kept of a version: it's for people, and a checkpoint has its limit."""
 
 
 def decided(change: ConfigChange, interval_ms: int) -> Decided:
@@ -26,7 +24,8 @@ def decided(change: ConfigChange, interval_ms: int) -> Decided:
             f"rules of revision {change.revision} with a collection_interval of {rules.interval_ms} ms, where windows "
             f"are of {interval_ms} ms: it can't change while an app lives",
         )
-    return Decided(change.revision, change.from_end_ms, rules, change.program, change.spans_partitions)
+    program = change.program[:PROGRAM_CHARACTERS]
+    return Decided(change.revision, change.from_end_ms, rules, program, change.spans_partitions)
 
 
 def heard(state: RulesInForce, change: Decided, earliest_ms: int) -> RulesInForce:

@@ -155,6 +155,8 @@ def _block(block: GeneratorOverrides) -> dict[str, Any]:
 @lru_cache(_PARSED)
 def _unpacked(packed: bytes) -> Rules:
     size = int.from_bytes(packed[:4])
+    if len(packed) > MAX_PACKED_BYTES:
+        raise Malformed(Reason.FIELD, f"rules of {len(packed)} bytes, compressed: {MAX_PACKED_BYTES} fit into a record")
     if size > MAX_TEXT_BYTES:
         raise Malformed(Reason.COMPRESSION, f"rules of {size} bytes")
     text = bytearray(size)

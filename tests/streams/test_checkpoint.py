@@ -1,5 +1,7 @@
+import random
 from contextlib import suppress
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import hypothesis
 import pyarrow as pa
@@ -7,10 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.topics import CHANGELOG_MAX_RECORD_BYTES
+from agents.worker import RECORD_OVERHEAD_BYTES
 from schemas import checkpoint_pb2 as pb
-from schemas.checkpoint import HALF_EDGE_SCHEMA, Checkpoint, decode_checkpoint, encode_checkpoint, pack_half_edges
+from schemas.checkpoint import (
+    DROPPED_SIDE_SCHEMA,
+    HALF_EDGE_SCHEMA,
+    MAX_CHECKPOINT_BYTES,
+    Checkpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+    pack_half_edges,
+)
 from schemas.config import TenantSettings
+from schemas.config.rules import MAX_HALF_EDGE_BYTES, MAX_PACKED_BYTES, Rules
 from schemas.errors import Malformed
+from schemas.rules_in_force import COMING_AT_MOST, MAX_RULES_BYTES, SEEN_AT_MOST, Decided, RulesInForce, encode_rules
+from streams.dropped_sides import DROPPED_BYTES
+from streams.half_edges import DIMENSION_BYTES, HALF_BYTES
 from tests.streams.log import CLIENT, PRODUCER, SERVER, T0_MS, Told, new_fold, record, samples, settings, tick
 
 TOTAL = "traces_service_graph_request_total"
@@ -164,3 +180,55 @@ def test_arbitrary_bytes_are_a_checkpoint_or_malformed(change: bytes | tuple[int
 
 
 SOME = some_half_edges()
+
+
+def full_table(schema: pa.Schema, rows: int, text_bytes: int, dimensions: int) -> pa.RecordBatch:
+    """Rows that don't compress; a text has so many bytes, a dimension's name 32 at most, a trace ID 16, a span ID 8."""
+    chance = random.Random(7)
+    sizes = {"tenant": 4, "trace_id": 16, "span_id": 8}
+    columns: list[pa.Array] = []
+    for field in schema:
+        if pa.types.is_large_list(field.type):
+            lengths = (min(text_bytes, 32), text_bytes) * dimensions * rows
+            texts = pa.array([chance.randbytes(length) for length in lengths], pa.large_binary())
+            offsets = pa.array(range(0, 2 * dimensions * rows + 1, 2 * dimensions) if dimensions else [0] * (rows + 1))
+            columns.append(pa.LargeListArray.from_arrays(offsets.cast(pa.int64()), texts))
+        elif pa.types.is_large_string(field.type):
+            columns.append(pa.array(["team"] * rows, field.type))
+        elif pa.types.is_large_binary(field.type):
+            size = sizes.get(field.name, text_bytes)
+            columns.append(pa.array([chance.randbytes(size) for _ in range(rows)], field.type))
+        elif pa.types.is_boolean(field.type):
+            columns.append(pa.array([chance.random() < 0.5 for _ in range(rows)]))
+        else:
+            width = field.type.bit_width
+            plain = pa.py_buffer(chance.randbytes(rows * width // 8))
+            columns.append(pa.Array.from_buffers(field.type, rows, [None, plain]))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+@pytest.mark.parametrize(("text_bytes", "dimensions"), [(0, 0), (20, 0), (3, 4), (40_000, 1)])
+def test_the_largest_half_edges_take_no_more_than_their_limit(text_bytes: int, dimensions: int) -> None:
+    """Longer names of dimensions compress, as they are few."""
+    cost = HALF_BYTES + 16 + 8 + 3 * text_bytes + dimensions * (DIMENSION_BYTES + text_bytes)
+    rows = 2_000_000 // cost
+    encoded = encode_checkpoint(Checkpoint(0, half_edges=full_table(HALF_EDGE_SCHEMA, rows, text_bytes, dimensions)))
+    assert 500_000 < len(encoded) < rows * cost + 10_000
+
+
+def test_the_most_rejected_sides_take_no_more_than_their_limit() -> None:
+    cost = DROPPED_BYTES + 16 + 8
+    rows = 1_000_000 // cost
+    encoded = encode_checkpoint(Checkpoint(0, dropped_sides=full_table(DROPPED_SIDE_SCHEMA, rows, 0, 0)))
+    assert 300_000 < len(encoded) < rows * cost + 10_000
+
+
+def test_the_longest_checkpoint_fits_into_a_record_of_the_changelog() -> None:
+    rules = cast("Rules", SimpleNamespace(packed=bytes(MAX_PACKED_BYTES)))
+    decided = Decided(2**62, 2**62, rules, "p" * 40, 2**31 - 1)
+    seen = tuple((2**62, "f" * 32) for _ in range(SEEN_AT_MOST))
+    counts = tuple((2**62, 2**31 - 1) for _ in range(500))
+    longest = RulesInForce(decided, (decided,) * COMING_AT_MOST, seen, counts)
+    assert (1 + COMING_AT_MOST) * MAX_PACKED_BYTES < len(encode_rules(longest)) <= MAX_RULES_BYTES
+    assert MAX_CHECKPOINT_BYTES >= MAX_HALF_EDGE_BYTES + MAX_RULES_BYTES
+    assert MAX_CHECKPOINT_BYTES <= CHANGELOG_MAX_RECORD_BYTES - RECORD_OVERHEAD_BYTES
