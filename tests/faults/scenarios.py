@@ -17,7 +17,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from schemas.control import CONTROL_HEADER, Waiver, decode_control
 from tests.faults.deployment import Deployment, Observer
 from tests.faults.trial import SESSION_S, ImpossibleError, Scenario, Server, Setup, Trial, running_server
-from tests.faults.verdict import unlike, until
+from tests.faults.verdict import after, last_window_ms, unlike, until
 from tests.servers.fault_proxy import Fault, Kind
 
 MIB = 1 << 20
@@ -277,6 +277,31 @@ def impatient(config: dict[str, Any], _: Path) -> None:
     config["spanmill"]["sink"]["hold_back"] = "2s"
 
 
+def bookmarked(trial: Trial) -> None:
+    """A bookmark is taken while processes are killed; a replay from there gives live's samples from there."""
+    for number in range(4):
+        trial.signal(trial.rng.choice(trial.deployment.names), signal.SIGKILL)
+        trial.wait(4)
+        if number == 1:
+            trial.wait_for_window()
+            trial.deployment.cluster.run("bookmark", "--output", str(trial.directory / BOOKMARK))
+
+
+BOOKMARK = "bookmark"
+
+
+def replayed_from_bookmark(trial: Trial) -> None:
+    """Every sample after the bookmark was taken is live's."""
+    bookmark = trial.directory / BOOKMARK
+    taken_ms = bookmark.stat().st_mtime * 1000
+    live = trial.stored(trial.servers[0])
+    end_ms = last_window_ms(live)
+    again = after(until(trial.replay("--bookmark", str(bookmark)), end_ms), taken_ms)
+    trial.report.notes.append(f"{sum(map(len, again.values()))} samples replayed from the bookmark")
+    trial.expect(bool(again), "nothing was replayed from the bookmark")
+    trial.report.differences += unlike(after(until(live, end_ms), taken_ms), again, "a replay from the bookmark")
+
+
 def backlog(trial: Trial) -> None:
     """A second installation reads the same log; all of its stages are stopped, the log goes on, they are started.
 
@@ -366,6 +391,7 @@ SCENARIOS = {
         Scenario(spill_disk_full, replace(SMALL, servers=2, interval_s=1), before=small_disks),
         Scenario(poison),
         Scenario(large_records),
+        Scenario(bookmarked, SMALL, after=replayed_from_bookmark),
         Scenario(overrides_changed, Setup(dimensions=("db_system",)), changes=overrides),
         Scenario(deltas_grown, SMALL, after=refused),
         Scenario(backlog, Setup(generators=2)),

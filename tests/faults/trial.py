@@ -221,10 +221,10 @@ class Trial:
             yield from misplaced(samples, logged.spans_by_window)
         yield from unlike(samples, wanted, "replay")
 
-    def replay(self) -> dict[Labels, Points]:
+    def replay(self, *options: str) -> dict[Labels, Points]:
         """What `spanmill replay` makes of the log."""
         out = self.directory / "replay.om"
-        arguments = ("replay", "--topic", self.topics["spans"], "--output", str(out))
+        arguments = ("replay", "--topic", self.topics["spans"], "--output", str(out), *options)
         self.deployment.cluster.run(*arguments, timeout_s=REPLAY_S)
         return replayed(out)
 

@@ -83,6 +83,15 @@ def until(samples: Samples, end_ms: int) -> dict[Labels, Points]:
     }
 
 
+def after(samples: Samples, begin_ms: float) -> dict[Labels, Points]:
+    """Samples after a time."""
+    return {
+        labels: kept
+        for labels, points in samples.items()
+        if (kept := [point for point in points if point[0] > begin_ms])
+    }
+
+
 def last_window_ms(samples: Samples) -> int:
     """The end of the newest window that every shard has written."""
     return min(points[-1][0] for labels, points in samples.items() if dict(labels)["__name__"] == MARKER)
