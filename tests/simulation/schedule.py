@@ -494,7 +494,7 @@ class Schedule:
                 self._spawn(self._replace([key], self.random.uniform(0.5, 3)))
 
     async def _replace_topic(self) -> None:
-        """The spans topic is made anew, as an operator does it: when nobody writes, all is checkpointed, nobody runs."""
+        """The spans topic is made anew, as an operator does it: nobody writes, all is checkpointed, nobody runs."""
         if self.cut_at is not None:
             return
         self._is_writing = False
