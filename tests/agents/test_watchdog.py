@@ -14,9 +14,7 @@ def test_a_partition_with_records_none_of_which_comes_is_stalled(watchdog: Watch
     stuck = {0: Reading(9, 9, paused=False), 3: Reading(5, 8, paused=False)}
     watchdog.reads(stuck)
     watchdog.reads(stuck)
-    with pytest.raises(
-        StalledError, match="generator: partition 3 is 3 records behind at offset 5, and none"
-    ):
+    with pytest.raises(StalledError, match="generator: partition 3 is 3 records behind at offset 5, and none"):
         watchdog.reads(stuck)
 
 
