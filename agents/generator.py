@@ -26,7 +26,7 @@ from agents.own_metrics import OwnMetrics
 from agents.producer import Headers
 from agents.rules_log import Clocks, RulesLog
 from agents.ticks import TickTimer
-from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
+from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_shards, check_topics
 from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
 from schemas.checkpoint import Checkpoint, decode_checkpoint, encode_checkpoint
@@ -60,10 +60,6 @@ class Delivery:
     rejected: tuple[Rejected, ...]
 
 
-class OtherShardsError(Exception):
-    """The deltas topic has other partitions than the app has written to."""
-
-
 class Generator:
     """What the owners of one process share: the way to Kafka, settings, threads, clocks and metrics."""
 
@@ -91,15 +87,6 @@ class Generator:
         """The state of a partition as its checkpoint, which has rules, describes it."""
         own = self.live.rules
         return PartitionFold(own.settings_of, own.interval_ms, self.codec, checkpoint)
-
-    def check_shards(self, saved: Checkpoint) -> None:
-        """Raise `OtherShardsError` if a checkpoint's windows were cut for other shards than there are now."""
-        if saved.shards not in {0, self.shards}:
-            raise OtherShardsError(
-                f"{self.names.deltas} has {self.shards} partitions, and {self.names.generator_app} has written to "
-                f"{saved.shards}: each series belongs to one of them for good. Give it {saved.shards} again, or begin "
-                "anew with another spanmill.app_id and a topic of its own"
-            )
 
     def owner(self, worker: Worker, partition: int, table: Mapping[bytes, bytes]) -> "PartitionOwner":
         """The owner of a partition that has just been assigned."""
@@ -192,7 +179,7 @@ class PartitionOwner:
         if saved is None:
             fresh = await self._beginning(ends.low)
         else:
-            generator.check_shards(saved)
+            check_shards(generator.names.deltas, generator.names.generator_app, generator.shards, saved.shards)
             saved = replace(saved, shards=generator.shards)
             if not await self._replaced(saved, ends):
                 return saved

@@ -11,6 +11,7 @@ import contextlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypedDict
 
 import structlog
@@ -29,7 +30,7 @@ from agents.rules_log import Clocks, RulesLog
 from agents.shard_writer import Completed, ShardWriter
 from agents.spilled_batches import SpilledBatches
 from agents.spilled_windows import SpilledWindows
-from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_topics
+from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_shards, check_topics
 from agents.warm_up import warm_up
 from agents.worker import Worker, WorkerSettings
 from schemas.config import Config
@@ -67,6 +68,7 @@ class Sink:
         *,
         writer: bytes,
         clocks: Clocks,
+        shards: int = 0,
         embedded: bool = False,
     ) -> None:
         self.live, self.metrics, self.endpoints = live, metrics, tuple(endpoints)
@@ -74,12 +76,15 @@ class Sink:
         self.work = config.spanmill.sink
         self.directory = self.work.data_dir / self.names.sink_app
         self.broker = broker
-        self.threads, self.clocks, self.writer = threads, clocks, writer
+        self.threads, self.clocks, self.writer, self.shards = threads, clocks, writer, shards
         self.rules_log = RulesLog(live, broker.topics, metrics.config, "sink", clocks)
         self.record_limit = EMBEDDED_RECORD_BYTES if embedded else RECORD_LIMIT_BYTES
 
     def owner(self, worker: Worker, shard: int, table: Mapping[bytes, bytes]) -> "ShardOwner":
-        """The owner of a shard that has just been assigned, restored from its newest complete snapshot."""
+        """The owner of a shard that has just been assigned, restored from its newest complete snapshot.
+
+        Raises `OtherShardsError`.
+        """
         found = newest_snapshot(table, shard)
         own, rules = self.live.rules, RulesInForce.initial(self.live.rules)
         store = SpilledBatches(self.directory / "batches", shard)
@@ -87,6 +92,7 @@ class Sink:
         if found is None:
             new = Shard(shard, own.settings_of, own.interval_ms, rules, provisional=True, **options)
             return ShardOwner(self, worker, new, store)
+        check_shards(self.names.deltas, self.names.sink_app, self.shards, found.cut.shards)
         restored = Shard.restore(found.cut, own.settings_of, own.interval_ms, rules, **options)
         return ShardOwner(self, worker, restored, store)
 
@@ -291,6 +297,7 @@ class ShardOwner:
     async def _save(self, cut: Cut) -> None:
         """Save a cut, then delete older ones, then commit for those who watch the lag."""
         sink, loop = self._sink, asyncio.get_running_loop()
+        cut = replace(cut, shards=sink.shards)
         records = await loop.run_in_executor(sink.threads, snapshot_records, cut, sink.writer, sink.record_limit)
         *parts, manifest = records
         await self._worker.save(cut.shard, dict(parts))
@@ -342,7 +349,16 @@ async def run(
         endpoints = [*configured, *endpoints]
         writer = uuid.uuid4().bytes
         sink = Sink(
-            config, live, metrics, endpoints, broker, threads, writer=writer, clocks=Clocks(), embedded=embedded
+            config,
+            live,
+            metrics,
+            endpoints,
+            broker,
+            threads,
+            writer=writer,
+            clocks=Clocks(),
+            shards=counts[names.deltas],
+            embedded=embedded,
         )
         await running.enter_async_context(sink.rules_log.running())
         await Worker(settings, sink.owner, metrics, "sink").run(stop, ready)

@@ -91,6 +91,19 @@ class TopicsError(Exception):
     """The topics aren't as they must be; the message says what to do."""
 
 
+class OtherShardsError(Exception):
+    """The deltas topic has other partitions than the app has written to; the message says what to do."""
+
+
+def check_shards(deltas: str, app: str, shards: int, saved: int) -> None:
+    """Raise `OtherShardsError` if what an app saved belongs to other shards than there are now; 0: it doesn't say."""
+    if saved not in {0, shards}:
+        raise OtherShardsError(
+            f"{deltas} has {shards} partitions, and {app} has worked with {saved}: each series belongs to one of them "
+            f"for good. Give it {saved} again, or begin anew with another spanmill.app_id and a topic of its own"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A topic as the brokers describe it. `settings` is empty if they don't let us read them."""

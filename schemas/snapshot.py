@@ -88,7 +88,8 @@ class Cut:
     `applied` is, by source partition, the last window that completed windows contain, and `next_offset` the lowest
     offset with something that they don't: who reads from there on, and passes over what was applied, goes on exactly.
     `adopted_after` holds what was delivered when adopting began (`Shard.adopt`), None if it didn't. `rules` is None
-    where whoever reads the log knows its rules from elsewhere.
+    where whoever reads the log knows its rules from elsewhere. `shards` is how many partitions `[deltas]` has, 0 if
+    that isn't known.
     """
 
     shard: int
@@ -102,6 +103,7 @@ class Cut:
     ledger: Sequence[LedgerTotal]
     rules: RulesInForce | None = None
     limiters: Sequence[LimiterState] = ()
+    shards: int = 0
 
 
 class SnapshotName(NamedTuple):
@@ -221,6 +223,7 @@ def _message(cut: Cut) -> pb.Snapshot:
         end_ms=cut.end_ms,
         next_offset=cut.next_offset,
         partitions=cut.partitions,
+        shards=cut.shards,
         applied=cut.applied,
         waived=cut.waived,
         adoption=None if cut.adopted_after is None else pb.Adoption(delivered=cut.adopted_after),
@@ -294,6 +297,7 @@ def _cut(message: pb.Snapshot) -> Cut:
         end_ms=message.end_ms,
         next_offset=message.next_offset,
         partitions=message.partitions,
+        shards=message.shards,
         applied=dict(message.applied),
         waived=dict(message.waived),
         adopted_after=dict(message.adoption.delivered) if message.HasField("adoption") else None,

@@ -12,12 +12,13 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from agents.broker import Broker
-from agents.generator import Generator, OtherShardsError, PartitionOwner, checkpoint_key
+from agents.generator import Generator, PartitionOwner, checkpoint_key
 from agents.inbox import GapError
 from agents.live_config import LiveConfig
 from agents.log_probe import Ends
 from agents.own_metrics import OwnMetrics
 from agents.rules_log import Clocks
+from agents.topics import OtherShardsError
 from schemas.checkpoint import Checkpoint, decode_checkpoint
 from schemas.config import Config, load_config
 from schemas.config.rules import Rules
@@ -486,7 +487,7 @@ async def test_a_deltas_topic_with_other_partitions_than_were_written_to_is_refu
     async with running(world):
         await until(lambda: bool(world.checkpoints()))
     it = Running(world, 0, {checkpoint_key(0): world.topics[CHECKPOINTS][0].records[0].value or b""}, shards=3)
-    with pytest.raises(OtherShardsError, match=r"spanmill-deltas has 3 partitions, and spanmill_generator .* to 2"):
+    with pytest.raises(OtherShardsError, match=r"spanmill-deltas has 3 partitions, and spanmill_generator .* with 2"):
         await it.owner.run()
 
 

@@ -18,6 +18,7 @@ from agents.log_probe import Ends
 from agents.own_metrics import OwnMetrics
 from agents.rules_log import Clocks
 from agents.sink import ShardOwner, Sink
+from agents.topics import OtherShardsError
 from schemas.config import load_config
 from schemas.control import CONTROL_HEADER, AcceptGap, Control, SkipRecord, Tick, Waiver, encode_control
 from schemas.control_format import NO_KEYS, ControlKeys
@@ -148,7 +149,7 @@ class Running:
     """An owner at work: its log is delivered when the test says so, and its clock is the test's."""
 
     def __init__(
-        self, directory: Path, log: Log, worker: Worker, threads: ThreadPoolExecutor, keys: ControlKeys
+        self, directory: Path, log: Log, worker: Worker, threads: ThreadPoolExecutor, keys: ControlKeys, shards: int
     ) -> None:
         self.log, self.worker, self.storage, self.metrics, self.now = log, worker, Storage(), OwnMetrics(), 0.0
         config = load_config(None, CONFIG % directory)
@@ -163,6 +164,7 @@ class Running:
             threads,
             writer=b"w",
             clocks=clocks,
+            shards=shards,
         )
         self.owner: ShardOwner = sink.owner(worker, SHARD, worker.table.data)  # type: ignore[arg-type]
 
@@ -191,10 +193,10 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    directory: Path, log: Log, worker: Worker | None = None, keys: ControlKeys = NO_KEYS
+    directory: Path, log: Log, worker: Worker | None = None, keys: ControlKeys = NO_KEYS, shards: int = 2
 ) -> AsyncIterator[Running]:
     with ThreadPoolExecutor(2) as threads:
-        it = Running(directory, log, worker or Worker(), threads, keys)
+        it = Running(directory, log, worker or Worker(), threads, keys, shards)
         task = asyncio.create_task(it.owner.run())
         try:
             yield it
@@ -512,6 +514,17 @@ async def test_a_snapshot_follows_the_acknowledgement_ends_with_its_manifest_and
     found = newest_snapshot(worker.table.data, SHARD)
     assert found is not None
     assert (found.cut.end_ms, found.cut.next_offset) == (60_000, 4)
+
+
+async def test_a_deltas_topic_with_other_partitions_than_a_snapshot_s_is_refused(tmp_path: Path) -> None:
+    log, worker = Log(), Worker()
+    async with running(tmp_path, log, worker) as it:
+        log.append(part(0, 1, partitions=1), part(0, 2, partitions=1))
+        await it.deliver()
+        await it.until(lambda: len(worker.committed) == 1)
+    with pytest.raises(OtherShardsError, match=r"-deltas has 3 partitions, and .*_sink has worked with 2: "):
+        async with running(tmp_path, log, worker, shards=3):
+            pass
 
 
 async def test_batches_that_wait_for_a_partition_far_behind_are_on_disk_and_are_gone_at_the_end(tmp_path: Path) -> None:

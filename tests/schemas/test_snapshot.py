@@ -93,8 +93,8 @@ def cuts(draw):
     ledger = draw(st.lists(st.builds(LedgerTotal, names, ledger_keys, counts, st.booleans()), max_size=3))
     adopted_after = draw(st.none() | by_partition)
     applied, waived = draw(by_partition), draw(by_partition)
-    shard, end_ms, offset, partitions = (draw(st.integers(0, 1 << 30)) for _ in range(4))
-    return Cut(shard, end_ms, offset, partitions, applied, waived, adopted_after, series, ledger)
+    shard, end_ms, offset, partitions, shards = (draw(st.integers(0, 1 << 30)) for _ in range(5))
+    return Cut(shard, end_ms, offset, partitions, applied, waived, adopted_after, series, ledger, shards=shards)
 
 
 @settings(deadline=None)
