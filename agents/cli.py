@@ -347,6 +347,8 @@ def run_until_stopped(run: Callable[[asyncio.Event], Awaitable[Any]]) -> None:
     """Run in a uvloop; the first SIGINT or SIGTERM sets the event, the second ends the process at once."""
     import uvloop
 
+    from agents.loop_watch import watched_loop
+
     async def signalled() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -359,7 +361,8 @@ def run_until_stopped(run: Callable[[asyncio.Event], Awaitable[Any]]) -> None:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, asked, number)
-        await run(stop)
+        with watched_loop(loop):
+            await run(stop)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(signalled())
