@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -31,33 +31,38 @@ def test_a_loop_that_stands_still_ends_the_process(loop: asyncio.AbstractEventLo
     assert codes == [EXIT_CODE]
 
 
-def test_one_that_is_only_slow_does_not(loop: asyncio.AbstractEventLoop) -> None:
+class Looks(threading.Event):
+    """Ends a watch after so many looks; at each, `at` is done."""
+
+    def __init__(self, count: int, at: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__()
+        self._count, self._at, self._look = count, at, 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._look += 1
+        self._at(self._look)
+        return self._look > self._count
+
+
+def test_one_that_is_only_slow_does_not() -> None:
     """It runs at the last moment, again and again."""
-    codes: list[int] = []
-    watch = LoopWatch(loop, look_every_s=0.0, end=codes.append)
-    looks = 0
 
-    class Look(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            nonlocal looks
-            looks += 1
-            if looks % LOOKS == 0:
-                watch._ran.set()
-            return looks > 10 * LOOKS
+    def run_at_times(look: int) -> None:
+        if look % LOOKS == 0:
+            watch._ran.set()
 
-    watch._over = Look()
-    watch._loop = asyncio.new_event_loop()  # never runs by itself
+    never_runs, codes = asyncio.new_event_loop(), []
+    watch = LoopWatch(never_runs, end=codes.append)
+    watch._over = Looks(10 * LOOKS, run_at_times)
     watch.run()
-    watch._loop.close()
+    never_runs.close()
     assert codes == []
 
 
-def test_a_closed_loop_is_no_error() -> None:
-    closed = asyncio.new_event_loop()
+def test_a_loop_that_is_closed_meanwhile_is_no_error() -> None:
+    closed, codes = asyncio.new_event_loop(), []
     closed.close()
-    codes: list[int] = []
-    watch = LoopWatch(closed, look_every_s=0.01, looks=3, end=codes.append)
-    watch.start()
-    watch.stop()
-    watch.join(60)
-    assert not watch.is_alive()
+    watch = LoopWatch(closed, end=codes.append)
+    watch._over = Looks(LOOKS - 1)
+    watch.run()
+    assert codes == []
