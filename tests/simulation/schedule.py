@@ -145,7 +145,7 @@ class Schedule:
             set_to("agents.rules_log.PATIENCE_S", APPENDED_WITHIN_S)
             set_to("agents.sink.POLL_S", LOOKS_EVERY_S)
             set_to("agents.ticks.TickTimer.poll_s", TICKS_EVERY_S)
-            set_to("agents.sink.decode_batch", self.decode_batch)
+            set_to("streams.delta_records.decode_batch", self.decode_batch)
             if plan.part_limit:
                 set_to("schemas.deltas.batches.PART_LIMIT_BYTES", plan.part_limit)
             if plan.kept_windows:

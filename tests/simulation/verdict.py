@@ -236,7 +236,7 @@ def _stretches(
 ) -> Iterator[tuple[Checkpoint, list[Record]]]:
     """A log as it is folded: of a topic that was replaced what the last checkpoint had seen, then the new one."""
     if schedule.cut_at is None:
-        yield first, records
+        yield first, [record for record in records if record.offset >= first.next_offset]
         return
     length, saved = schedule.cut_at[partition]
     checkpoint = first if saved is None else decode_checkpoint(saved)
