@@ -134,8 +134,9 @@ class FaultProxy:
                 await self._passed_on(request, body)
             case Kind.CUT:
                 await self._passed_on(request, body)
-                transport.write(b"HTTP/1.1 204 No Content\r\nDa")
-                await asyncio.sleep(0)
+                transport.write(b"HTTP/1.1 2")
+                transport.close()  # which sends that first
+                return web.Response()  # to nobody
             case Kind.SLOW:
                 return await self._passed_on(request, body)
         transport.abort()
