@@ -116,6 +116,7 @@ class Schedule:
         self.target_ms = 0
         self.stuck = ""
         self.is_over = False
+        self._lost_before = _records_lost()
         self._later: set[asyncio.Task[None]] = set()
         self.decode_batch = _decode_batch if plan.remembers else decode_batch
 
@@ -129,6 +130,11 @@ class Schedule:
         finally:
             asyncio.set_event_loop(None)
             self.loop.close()
+
+    @property
+    def records_lost(self) -> int:
+        """How many records the stages said that they have lost to retention; some more than once."""
+        return _records_lost() - self._lost_before
 
     def note_written(self, endpoint: int, shard: int, end_ms: int) -> None:
         """An endpoint has a window, and all before."""
@@ -612,6 +618,12 @@ class Schedule:
         self._later.add(task)
         task.add_done_callback(self._later.discard)
         return task
+
+
+def _records_lost() -> int:
+    registry = metrics().registry
+    found = (registry.get_sample_value("spanmill_records_lost_total", {"stage": stage}) for stage in (GENERATOR, SINK))
+    return round(sum(value or 0 for value in found))
 
 
 def _is_expected(process: Process, error: BaseException, flavour: str) -> bool:
