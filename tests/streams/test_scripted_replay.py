@@ -36,7 +36,7 @@ from tests.streams.test_rules_in_log import (
     through_a_table,
 )
 
-SHARDS = 2
+PARTITIONS, SHARDS = 2, 2
 
 
 def fold_from(checkpoint: Checkpoint) -> PartitionFold:
@@ -44,7 +44,8 @@ def fold_from(checkpoint: Checkpoint) -> PartitionFold:
 
 
 def beginning() -> Checkpoint:
-    return Checkpoint.initial(0, RulesInForce.initial(rules()))
+    """As a generator's first one, which knows how many partitions there are."""
+    return Checkpoint.initial(0, RulesInForce.initial(rules(), spans_partitions=PARTITIONS))
 
 
 @dataclass
@@ -65,7 +66,11 @@ class Live:
             closings = fold_from(beginning()).feed(log).closings
             self.checkpoints.append([beginning(), *(closing.checkpoint for closing in closings)])
             self.batches.append(
-                [encode_window(window, p, len(self.logs), SHARDS) for each in closings for window in each.windows]
+                [
+                    encode_window(window, p, window.spans_partitions, SHARDS)
+                    for each in closings
+                    for window in each.windows
+                ]
             )
 
     def parts(self, partition: int, shard: int) -> list[Batch]:
