@@ -67,13 +67,14 @@ async def test_a_rebalance_loses_nothing(kafka: KafkaBroker, tmp_path: Path) -> 
 async def test_a_worker_is_ready_while_it_owns_what_the_group_gave_it(kafka: KafkaBroker, tmp_path: Path) -> None:
     """Nothing, if there are more workers than partitions; and not between a revocation and the next recovery."""
     app_id, topic = topics(kafka)
-    async with Running(settings(kafka, app_id, topic, tmp_path / "a")).running() as first:
-        revoked: list[bool] = []
+    revoked: list[bool] = []
 
-        async def note(*_: object, **__: object) -> None:
+    class Leaving(RecordingOwner):
+        async def close(self) -> None:
             revoked.append(first.ready.is_set())
+            await super().close()
 
-        first.worker.app.on_partitions_revoked.connect(note, weak=False)
+    async with Running(settings(kafka, app_id, topic, tmp_path / "a"), Leaving).running() as first:
         async with (
             Running(settings(kafka, app_id, topic, tmp_path / "b")).running() as second,
             Running(settings(kafka, app_id, topic, tmp_path / "c")).running() as third,
