@@ -16,6 +16,7 @@ import structlog
 
 from agents import kafka
 from agents.broker import Broker, kafka_broker
+from agents.dead_letters import DeadLetter
 from agents.growth import Growth
 from agents.inbox import Inbox, LogRecord
 from agents.live_config import LiveConfig
@@ -23,7 +24,6 @@ from agents.log_probe import Ends
 from agents.membership import leave_if_gone
 from agents.memory import keep_freed_memory
 from agents.own_metrics import OwnMetrics
-from agents.producer import Headers
 from agents.rules_log import Clocks, RulesLog
 from agents.ticks import TickTimer
 from agents.topics import CHANGELOG_MAX_RECORD_BYTES, TopicNames, check_shards, check_topics
@@ -346,18 +346,18 @@ class PartitionOwner:
 
     async def _send_dead_letter(self, rejected: Rejected) -> asyncio.Future[int]:
         names = self._generator.names
-        place = f"{names.spans}-{self.partition}-{rejected.offset}"
-        headers: Headers = [
-            ("reason", rejected.reason.encode()),
-            ("position", str(rejected.position).encode()),
-            ("topic", names.spans.encode()),
-            ("partition", str(self.partition).encode()),
-            ("offset", str(rejected.offset).encode()),
-            ("timestamp", str(rejected.timestamp_ms).encode()),
-        ]
+        letter = DeadLetter(
+            names.spans,
+            self.partition,
+            rejected.offset,
+            rejected.timestamp_ms,
+            rejected.reason,
+            rejected.position,
+            rejected.value,
+        )
         self._generator.metrics.dead_letters.labels("malformed").inc()
         return await self._generator.broker.producer.send(
-            names.dead_letters, 0, rejected.value, key=place.encode(), headers=headers
+            names.dead_letters, 0, letter.value, key=letter.key, headers=letter.headers
         )
 
     async def _save(self, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,8 @@ from agents.replay.from_file import reason
 from agents.replay.plan import Plan, from_bookmark, from_range
 from agents.replay.request import Pipelines, Rejects, Request, progress, say
 from agents.replay.script import DeltaScripts
-from agents.replay.topic import Topic, TopicReader, TopicRecord, parse_bound
+from agents.replay.topic import Topic, TopicReader, parse_bound
+from agents.topic_record import TopicRecord
 from agents.topics import TopicNames
 from schemas.config import Config
 from schemas.control import ConfigChange

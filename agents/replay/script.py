@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Mapping
 
-from agents.replay.topic import Range, Topic, TopicRecord
+from agents.replay.topic import Range, Topic
+from agents.topic_record import TopicRecord
 from schemas.control import ConfigChange
 from schemas.control_format import ControlKeys
 from schemas.errors import Malformed

@@ -7,11 +7,12 @@ that is furthest behind, and what waits in memory is bounded by a chunk per part
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from agents.replay.files import InputError
+from agents.topic_record import TopicRecord, topic_record
 
 ANSWER_S = 10.0
 """How long the brokers may take to answer."""
@@ -34,22 +35,6 @@ def parse_bound(text: str) -> Bound:
     except ValueError as error:
         raise BoundError(f"{text!r} is neither an offset nor a time such as 2026-01-31T12:00:00Z") from error
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-class TopicRecord(NamedTuple):
-    """A record's parts as `RecordFormat` takes them."""
-
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes | None]]
-
-
-def topic_record(message: Message) -> TopicRecord:
-    """The parts of a message without an error."""
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    return TopicRecord(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers)
 
 
 class Ends(NamedTuple):

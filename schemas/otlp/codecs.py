@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from schemas.errors import Malformed
 from schemas.otlp.jit import kernel
 from schemas.otlp.wire import MAX_DEPTH, Bytes, read_length, read_tag, read_varint, skip
 
@@ -31,6 +32,25 @@ class Split(NamedTuple):
     """By record: its value says so."""
     errors: list[tuple[int, int, int]]
     """Records that are no values of the codec: row, position in the data, fault."""
+
+
+class Message(NamedTuple):
+    """What one record holds."""
+
+    value: bytes
+    """A TracesData."""
+    no_metrics: bool = False
+    """Whether the record's value says so."""
+
+
+def traces_data(value: bytes, codec: Codec) -> Message:
+    """A record's messages as one. Raises Malformed if it is no value of the codec."""
+    if codec is Codec.OTLP:
+        return Message(value)
+    found = split_push_bytes(np.frombuffer(value, np.uint8), np.array([0, len(value)]))
+    if found.errors:
+        raise Malformed("not a push-bytes value", position=found.errors[0][1])
+    return Message(b"".join(value[start:end] for start, end, _ in found.ranges.tolist()), bool(found.no_metrics[0]))
 
 
 def split(data: Bytes, bounds: npt.NDArray[np.int64], codec: Codec) -> Split:
