@@ -46,6 +46,8 @@ class JaegerReason(StrEnum):
     """Fields of other types than those of Jaeger's batch."""
     REQUEST = "jaeger_request"
     """No PostSpansRequest."""
+    SPAN = "jaeger_span"
+    """No Span."""
 
 
 def batch_of_request(body: bytes) -> Batch:
@@ -54,6 +56,14 @@ def batch_of_request(body: bytes) -> Batch:
         return PostSpansRequest.FromString(body).batch
     except DecodeError as error:
         raise Malformed(JaegerReason.REQUEST, "not a PostSpansRequest") from error
+
+
+def batch_of_span(body: bytes) -> Batch:
+    """A batch of one Span, which has its process with it. Raises Malformed."""
+    try:
+        return Batch(spans=[JaegerSpan.FromString(body)])
+    except DecodeError as error:
+        raise Malformed(JaegerReason.SPAN, "not a Span") from error
 
 
 def batch_of_thrift(body: bytes) -> Batch:
