@@ -8,6 +8,7 @@ from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  #
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from agents.distributor.auth import Authentication, Client, names_of_context
 from agents.distributor.intake import Intake
 from agents.distributor.status import Code, RefusedError, status_protobuf
 from agents.otlp_protocol import EXPORT_METHOD, NO_METRICS_HEADER, ORG_ID_HEADER
@@ -24,6 +25,8 @@ RESPONSE = b""
 
 POST_SPANS_METHOD = "/jaeger.api_v2.CollectorService/PostSpans"
 """Jaeger's method that takes spans."""
+
+AUTHORIZATION = "authorization"
 
 STATUS_DETAILS = "grpc-status-details-bin"
 """The trailer with a google.rpc.Status, whose details say when to come again."""
@@ -56,9 +59,9 @@ METHODS: dict[str, tuple[str, Translation]] = {
 class GrpcReceiver:
     """A gRPC server for one protocol of `METHODS`; `address` is known once it is started."""
 
-    def __init__(self, settings: GrpcSettings, protocol: str, intake: Intake) -> None:
+    def __init__(self, settings: GrpcSettings, protocol: str, intake: Intake, authentication: Authentication) -> None:
         self.name = f"{protocol} over gRPC"
-        self._settings, self._intake = settings, intake
+        self._settings, self._intake, self._authentication = settings, intake, authentication
         method, self._translate = METHODS[protocol]
         self._server = grpc.aio.server(
             options=[
@@ -92,9 +95,14 @@ class GrpcReceiver:
     async def export(self, body: bytes, context: Context) -> bytes:
         """Answer one request."""
         metadata = context.invocation_metadata() or ()
-        org_ids = [_text(value) for key, value in metadata if key == ORG_ID_HEADER]
+        client = Client(
+            org_ids=[_text(value) for key, value in metadata if key == ORG_ID_HEADER],
+            authorization=[_text(value) for key, value in metadata if key == AUTHORIZATION],
+            certificate=lambda: names_of_context(context.auth_context()),
+        )
         no_metrics = any(key == NO_METRICS_HEADER for key, _ in metadata)
         try:
+            org_ids = self._authentication.org_ids(client)
             await self._intake.push(self._translated(body), org_ids, no_metrics=no_metrics)
         except RefusedError as error:
             trailers = ((STATUS_DETAILS, status_protobuf(error.code, error.message, error.retry_after_s)),)

@@ -3,9 +3,11 @@
 import math
 from typing import Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from agents.distributor.auth import Authentication, Client, names_of_peer
 from agents.distributor.bodies import BodyTooLargeError, decoded
+from agents.distributor.cors import Cors
 from agents.distributor.intake import Intake
 from agents.distributor.status import HTTP_STATUS, Code, RefusedError, status_json, status_protobuf
 from agents.otlp_protocol import NO_METRICS_HEADER, ORG_ID_HEADER
@@ -48,11 +50,17 @@ class Form(Protocol):
 class HttpReceiver:
     """An HTTP server for one path; `address` is known once it is started."""
 
-    def __init__(self, settings: HttpSettings, path: str, form: Form, intake: Intake) -> None:
+    def __init__(
+        self, settings: HttpSettings, path: str, form: Form, intake: Intake, authentication: Authentication
+    ) -> None:
         self.name = f"{form.name} over HTTP"
-        self._settings, self._form, self._intake = settings, form, intake
+        self._settings, self._form, self._intake, self._authentication = settings, form, intake, authentication
         app = web.Application(client_max_size=settings.max_request_body_size)
         app.router.add_post(path, self.export)
+        if settings.cors.allowed_origins:
+            cors = Cors(settings.cors)
+            app.router.add_route(hdrs.METH_OPTIONS, path, cors.preflight)
+            app.on_response_prepare.append(cors.allow)
         # Bodies are decoded by us, with a limit on what they become and an answer in the client's form if they don't.
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, auto_decompress=False, shutdown_timeout=STOP_GRACE_S
@@ -78,8 +86,8 @@ class HttpReceiver:
             supported = ", ".join(self._form.media_types)
             return web.Response(status=415, text=f"415 unsupported media type, supported: [{supported}]")
         try:
+            org_ids = self._authentication.org_ids(_client(request))  # before its body is read
             body = await self._body(request)
-            org_ids = request.headers.getall(ORG_ID_HEADER, [])
             await self._intake.push(body, org_ids, no_metrics=NO_METRICS_HEADER in request.headers)
         except RefusedError as error:
             return self._failure(kind, HTTP_STATUS[error.code], error)
@@ -102,7 +110,17 @@ class HttpReceiver:
         response = self._form.failure(kind, status, error)
         if error.retry_after_s > 0:
             response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+        if error.code is Code.UNAUTHENTICATED:
+            response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §15.5.2 wants one
         return response
+
+
+def _client(request: web.Request) -> Client:
+    return Client(
+        org_ids=request.headers.getall(ORG_ID_HEADER, []),
+        authorization=request.headers.getall(hdrs.AUTHORIZATION, []),
+        certificate=lambda: names_of_peer(request.get_extra_info("peercert")),
+    )
 
 
 class OtlpForm:

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
 from agents import kafka
+from agents.distributor.auth import Authentication
 from agents.distributor.intake import Intake
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
@@ -14,6 +16,7 @@ from agents.distributor.presence import Presence
 from agents.distributor.producer import RecordProducer
 from agents.distributor.receiver_grpc import GrpcReceiver
 from agents.distributor.receiver_http import HttpReceiver, JaegerForm, OtlpForm, ZipkinForm
+from agents.distributor.receiver_kafka import KafkaReceiver
 from agents.live_config import LiveConfig
 from agents.own_metrics import OwnMetrics
 from agents.producer import Producer
@@ -32,7 +35,10 @@ class Distributor:
     def __init__(
         self, config: Config, metrics: OwnMetrics, partitions: int, now: Callable[[], Config] | None = None
     ) -> None:
-        """`now` gives the configuration with the tenants' overrides as they are; without it they are `config`'s."""
+        """`now` gives the configuration with the tenants' overrides as they are; without it they are `config`'s.
+
+        Raises OSError if the file of tokens can't be used.
+        """
         names = TopicNames.of(config)
         shared = config.overrides.defaults.ingestion.rate_strategy == "global"
         self._presence = (
@@ -57,18 +63,30 @@ class Distributor:
             multitenancy=config.multitenancy_enabled,
         )
         receivers = config.distributor.receivers
+        to = self._intake, Authentication(config.spanmill.distributor.tenants)
         otlp, jaeger, zipkin = receivers.otlp.protocols, receivers.jaeger, receivers.zipkin
-        self.grpc = GrpcReceiver(otlp.grpc, "OTLP", self._intake) if otlp.grpc else None
-        self.http = HttpReceiver(otlp.http, otlp.http.traces_url_path, OtlpForm(), self._intake) if otlp.http else None
+        self.grpc = GrpcReceiver(otlp.grpc, "OTLP", *to) if otlp.grpc else None
+        self.http = HttpReceiver(otlp.http, otlp.http.traces_url_path, OtlpForm(), *to) if otlp.http else None
         self.jaeger_grpc = self.jaeger_http = self.zipkin = None
         if jaeger is not None and jaeger.protocols.grpc is not None:
-            self.jaeger_grpc = GrpcReceiver(jaeger.protocols.grpc, "Jaeger", self._intake)
+            self.jaeger_grpc = GrpcReceiver(jaeger.protocols.grpc, "Jaeger", *to)
         if jaeger is not None and jaeger.protocols.thrift_http is not None:
-            self.jaeger_http = HttpReceiver(jaeger.protocols.thrift_http, JAEGER_PATH, JaegerForm(), self._intake)
+            self.jaeger_http = HttpReceiver(jaeger.protocols.thrift_http, JAEGER_PATH, JaegerForm(), *to)
         if zipkin is not None:
             form = ZipkinForm(parse_string_tags=zipkin.parse_string_tags)
-            self.zipkin = HttpReceiver(zipkin, ZIPKIN_PATH, form, self._intake)
-        every = (self.grpc, self.http, self.jaeger_grpc, self.jaeger_http, self.zipkin)
+            self.zipkin = HttpReceiver(zipkin, ZIPKIN_PATH, form, *to)
+        self.kafka = None
+        if receivers.kafka is not None:
+            self.kafka = KafkaReceiver(
+                receivers.kafka,
+                config.spanmill.tenant_headers,
+                self._intake,
+                self._producer,
+                names.dead_letters,
+                metrics.dead_letters,
+                metrics.lag_records,
+            )
+        every = (self.grpc, self.http, self.jaeger_grpc, self.jaeger_http, self.zipkin, self.kafka)
         self._receivers = [receiver for receiver in every if receiver is not None]
 
     async def start(self) -> None:
@@ -87,6 +105,12 @@ class Distributor:
         await asyncio.to_thread(self._producer.close)
         if self._presence is not None:
             await asyncio.to_thread(self._presence.close)
+
+    @property
+    def endings(self) -> list[asyncio.Future[None]]:
+        """What ends only with an error after which the process can't go on."""
+        running = None if self.kafka is None else self.kafka.running
+        return [self.records.lost] if running is None else [self.records.lost, running]
 
     @property
     def distributors(self) -> int:
@@ -121,12 +145,14 @@ async def run(
         await distributor.start()
         if ready is not None:
             ready.set()
-        await _until(stop, distributor.records.lost)
+        await _until(stop, distributor.endings)
 
 
-async def _until(stop: asyncio.Event, lost: asyncio.Future[None]) -> None:
+async def _until(stop: asyncio.Event, endings: Sequence[asyncio.Future[None]]) -> None:
     asked = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((asked, lost), return_when=asyncio.FIRST_COMPLETED)
+    waited: list[asyncio.Future[Any]] = [asked, *endings]
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
-    if lost.done():
-        lost.result()
+    for ended in endings:
+        if ended.done():
+            ended.result()

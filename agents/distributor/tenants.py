@@ -1,13 +1,10 @@
 """Which tenant a request is of (Tempo DIST-4)."""
 
-import re
 from collections.abc import Sequence
 
 from agents.distributor.status import Code, RefusedError
 from schemas.record import DEFAULT_TENANT
-
-MAX_TENANT_BYTES = 150
-UNSUPPORTED = re.compile(r"[^a-zA-Z0-9!\-_.*'()]")
+from schemas.tenant_id import fault_of
 
 
 def tenant_of(org_ids: Sequence[str], *, multitenancy: bool) -> str:
@@ -29,12 +26,7 @@ def tenant_of(org_ids: Sequence[str], *, multitenancy: bool) -> str:
 def _checked(tenant: str) -> str:
     if not tenant:
         raise RefusedError(Code.UNAVAILABLE, "no org id")
-    if len(tenant.encode()) > MAX_TENANT_BYTES:
-        raise RefusedError(Code.INVALID_ARGUMENT, f"tenant ID is too long: max {MAX_TENANT_BYTES} characters")
-    if tenant in {".", ".."}:
-        raise RefusedError(Code.INVALID_ARGUMENT, "tenant ID is '.' or '..'")
-    unsupported = UNSUPPORTED.search(tenant)
-    if unsupported:
-        text = f"tenant ID '{tenant}' contains unsupported character '{unsupported[0]}'"
-        raise RefusedError(Code.INVALID_ARGUMENT, text)
+    fault = fault_of(tenant)
+    if fault:
+        raise RefusedError(Code.INVALID_ARGUMENT, fault)
     return tenant

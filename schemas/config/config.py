@@ -68,6 +68,35 @@ class Config(Section):
             return value
         return {**value, "spanmill": with_spans_topic(value.get("spanmill"), topic)}
 
+    @model_validator(mode="after")
+    def _reads_no_topic_of_its_own(self) -> Self:
+        """A receiver that reads what the distributor writes would copy it for ever."""
+        receiver = self.distributor.receivers.kafka
+        spans = self.spanmill.topics.spans
+        own = {each.strip() for each in self.ingest.kafka.address.split(",")}
+        if receiver is not None and receiver.source.topic == spans and own & receiver.addresses:
+            raise ValueError(
+                f"distributor.receivers.kafka reads {spans}, the spans topic itself; name another topic there, or "
+                "leave the receiver out: generators read a topic that others write, if it has LogAppendTime"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tenants_can_be_known(self) -> Self:
+        """A tenant map needs tenants, and certificates somebody who asks for them."""
+        tenants = self.spanmill.distributor.tenants
+        if tenants is not None and not self.multitenancy_enabled:
+            raise ValueError(
+                "spanmill.distributor.tenants says who writes as which tenant, and there is only one; set "
+                "multitenancy_enabled, or leave it out"
+            )
+        if tenants is not None and tenants.certificates and not self.distributor.receivers.asks_for_certificates:
+            raise ValueError(
+                "spanmill.distributor.tenants.certificates names clients, and no receiver asks for their certificates; "
+                "set tls.client_ca_file there"
+            )
+        return self
+
 
 def look_up(value: Any, path: tuple[str, ...]) -> Any:
     """The value at a path of keys, None if there is none."""

@@ -4,7 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
+from schemas.config.cors import CorsSettings
 from schemas.config.durations import Seconds
+from schemas.config.kafka_receiver import KafkaReceiver
 from schemas.config.section import Count, Int, Section
 from schemas.config.server_tls import ServerTls
 
@@ -17,6 +19,17 @@ def check_endpoint(endpoint: str) -> str:
     return endpoint
 
 
+def check_auth(auth: dict[str, Any]) -> dict[str, Any]:
+    """The Collector's authenticators are extensions, which neither Tempo nor we have."""
+    if auth:
+        raise ValueError(
+            "names an extension of the Collector, and there are none here; leave it out, and say in "
+            "spanmill.distributor.tenants who may send"
+        )
+    return auth
+
+
+NoExtension = Annotated[dict[str, Any], AfterValidator(check_auth)]
 Endpoint = Annotated[str, AfterValidator(check_endpoint)]
 
 
@@ -29,8 +42,9 @@ class GrpcSettings(Section):
     """Larger messages are refused."""
     tls: ServerTls | None = None
     """The server's certificate; without it what clients send can be read on its way."""
-    auth: dict[str, Any] = Field(default_factory=dict)
-    """An extension of the Collector's."""
+    auth: NoExtension = Field(default_factory=dict)
+    """Refused: it names an extension of the Collector's, and there are none. `spanmill.distributor.tenants` says who
+    may send."""
 
 
 class HttpSettings(Section):
@@ -40,12 +54,12 @@ class HttpSettings(Section):
     """`host:port`; without a host, every interface."""
     max_request_body_size: Annotated[Int, Field(ge=1)] = 20 * 1024 * 1024
     """Bytes; larger bodies are refused, also once they are decompressed."""
-    cors: dict[str, Any] = Field(default_factory=dict)
-    """Which pages of browsers may send."""
+    cors: CorsSettings = CorsSettings()
     tls: ServerTls | None = None
     """The server's certificate; without it what clients send can be read on its way."""
-    auth: dict[str, Any] = Field(default_factory=dict)
-    """An extension of the Collector's."""
+    auth: NoExtension = Field(default_factory=dict)
+    """Refused: it names an extension of the Collector's, and there are none. `spanmill.distributor.tenants` says who
+    may send."""
 
 
 class OtlpGrpc(GrpcSettings):
@@ -141,7 +155,7 @@ class Receivers(Section):
     otlp: OtlpReceiver = OtlpReceiver()
     jaeger: JaegerReceiver | None = None
     zipkin: ZipkinReceiver | None = None
-    kafka: dict[str, Any] | None = None
+    kafka: KafkaReceiver | None = None
     """Spans of another topic."""
 
     @model_validator(mode="before")
@@ -150,6 +164,24 @@ class Receivers(Section):
         if isinstance(value, dict) and value:
             value = {"otlp": {"protocols": {}}, **value}
         return named_is_on(value)
+
+    @property
+    def servers(self) -> dict[str, GrpcSettings | HttpSettings]:
+        """Those that listen, by their keys."""
+        jaeger = JaegerProtocols() if self.jaeger is None else self.jaeger.protocols
+        every = {
+            "otlp.protocols.grpc": self.otlp.protocols.grpc,
+            "otlp.protocols.http": self.otlp.protocols.http,
+            "jaeger.protocols.grpc": jaeger.grpc,
+            "jaeger.protocols.thrift_http": jaeger.thrift_http,
+            "zipkin": self.zipkin,
+        }
+        return {key: server for key, server in every.items() if server is not None}
+
+    @property
+    def asks_for_certificates(self) -> bool:
+        """Whether any asks clients for theirs."""
+        return any(each.tls is not None and each.tls.client_ca_file is not None for each in self.servers.values())
 
 
 class LogSpans(Section):

@@ -46,18 +46,7 @@ PENDING = (
         Pending(f"{ENDPOINT}{key}", f"{key} of an endpoint", other_than(None))
         for key in ("sigv4", "azuread", "google_iam")
     ),
-    Pending("distributor.receivers.kafka", "the Kafka receiver", other_than(None)),
-    *(
-        Pending(f"distributor.receivers.{receiver}.{key}", f"{key} of receivers")
-        for receiver, keys in (
-            ("otlp.protocols.grpc", ("auth",)),
-            ("otlp.protocols.http", ("cors", "auth")),
-            ("jaeger.protocols.grpc", ("auth",)),
-            ("jaeger.protocols.thrift_http", ("cors", "auth")),
-            ("zipkin", ("cors", "auth")),
-        )
-        for key in keys
-    ),
+    Pending("distributor.receivers.kafka.header_extraction", "header_extraction of receivers"),
     *(
         Pending(f"distributor.receivers.jaeger.protocols.{protocol}", "Jaeger over UDP", other_than(None))
         for protocol in ("thrift_compact", "thrift_binary")

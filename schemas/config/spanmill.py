@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from schemas.config.durations import PositiveSeconds
 from schemas.config.section import Count, Int, KafkaName, Section
+from schemas.config.tenant_map import TenantMap
 
 
 def check_otlp_endpoint(endpoint: str) -> str:
@@ -43,6 +44,12 @@ class Topics(Section):
         if len({self.spans, self.deltas, self.dead_letters}) < 3:
             raise ValueError("spans, deltas and dead_letters must be different topics; rename one")
         return self
+
+
+class DistributorWork(Section):
+    """How the distributor works."""
+
+    tenants: TenantMap | None = None
 
 
 class GeneratorWork(Section):
@@ -93,6 +100,7 @@ class SpanmillConfig(Section):
     tenant_headers: Annotated[tuple[str, ...], AfterValidator(check_tenant_headers)] = ("tenant", "x-scope-orgid")
     """Headers of records that name the tenant, the first that is there. A Collector's `include_metadata_keys:
     [x-scope-orgid]` gives a header of that name."""
+    distributor: DistributorWork = DistributorWork()
     generator: GeneratorWork = GeneratorWork()
     sink: SinkWork = SinkWork()
     ingester: IngesterWork = IngesterWork()
