@@ -1,8 +1,10 @@
 # Two commands for a start: `make run` and `make test`. What CI runs (.ci/run) are these targets.
-# PYTHON names the interpreter that .venv is made with (3.11 or newer); PYTEST_ARGS goes to pytest.
+# PYTHON names the interpreter that .venv is made with (3.11 or newer); PYTEST_ARGS goes to pytest, which runs in
+# PYTEST_WORKERS processes, each with a Kafka of its own.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 BIN := .venv/bin
@@ -28,7 +30,8 @@ tools: $(INSTALLED_DEV) ## Set up what tests need: packages, Kafka, Prometheus, 
 	tools/set_up_tests.sh
 
 test: tools ## Set up, then run the tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/python -m tools.compile_kernels
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV) ## Check style, types, imports and generated files
 	$(BIN)/ruff check
