@@ -1,6 +1,6 @@
 """How our clients reach Kafka: the settings of librdkafka and of Faust, from `ingest.kafka`.
 
-What neither of them can do (`tls_server_name`, for one) is refused where the configuration is read.
+What either of them can't do (`tls_server_name`, for one) is refused where the configuration is read.
 """
 
 import os
@@ -8,8 +8,9 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
+from agents.kafka_token import KafkaToken
 from schemas.config import Config
-from schemas.config.kafka import KafkaConfig
+from schemas.config.kafka import OAUTHBEARER, KafkaConfig, openssl_ciphers
 
 INSTANCE_ID_VARIABLE = "SPANMILL_INSTANCE_ID"
 """Names a process for static membership: its partitions wait for it through a restart (a pod's name)."""
@@ -22,14 +23,17 @@ MAX_BUFFER_KIB = 2_147_483_647  # and its upper bound, which stands for Tempo's 
 
 
 def client_settings(config: Config) -> dict[str, Any]:
-    """What every librdkafka client needs: addresses, credentials, encryption."""
+    """What every librdkafka client needs: addresses, credentials, encryption.
+
+    Raises OSError or `TokenError` if there is no password or token where it should be.
+    """
     kafka = config.ingest.kafka
     return {
         "bootstrap.servers": kafka.address,
         "client.id": kafka.client_id,
         "socket.connection.setup.timeout.ms": max(round(kafka.dial_timeout_s * 1000), MIN_SETUP_TIMEOUT_MS),
         "security.protocol": _protocol(kafka),
-        **(_sasl(kafka) if kafka.sasl_username else {}),
+        **(_sasl(kafka) if kafka.authenticates else {}),
         **(_tls(kafka) if kafka.tls_enabled else {}),
     }
 
@@ -85,17 +89,27 @@ def _instance(key: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _protocol(kafka: KafkaConfig) -> str:
-    if kafka.sasl_username:
+    if kafka.authenticates:
         return "SASL_SSL" if kafka.tls_enabled else "SASL_PLAINTEXT"
     return "SSL" if kafka.tls_enabled else "PLAINTEXT"
 
 
 def _sasl(kafka: KafkaConfig) -> dict[str, Any]:
+    if kafka.sasl_mechanism == OAUTHBEARER:
+        token = KafkaToken(kafka)
+        token.read()  # librdkafka would wait 10 s and not say what is wrong
+        return {"sasl.mechanism": OAUTHBEARER, "oauth_cb": token.for_librdkafka}
     return {
         "sasl.mechanism": kafka.sasl_mechanism,
         "sasl.username": kafka.sasl_username,
-        "sasl.password": kafka.sasl_password.get_secret_value(),
+        "sasl.password": password(kafka),
     }
+
+
+def password(kafka: KafkaConfig) -> str:
+    """The password, from its file if it is in one. Raises OSError."""
+    file = kafka.sasl_password_file
+    return kafka.sasl_password.get_secret_value() if file is None else file.read_text().strip()
 
 
 def _tls(kafka: KafkaConfig) -> dict[str, Any]:
@@ -106,21 +120,27 @@ def _tls(kafka: KafkaConfig) -> dict[str, Any]:
     }
     return {
         **{key: path for key, path in paths.items() if path},
+        **({"ssl.cipher.suites": openssl_ciphers(kafka.tls_cipher_suites)} if kafka.tls_cipher_suites else {}),
         "enable.ssl.certificate.verification": not kafka.tls_insecure_skip_verify,
     }
 
 
 def _faust_credentials(kafka: KafkaConfig) -> dict[str, Any]:
-    if not kafka.sasl_username and not kafka.tls_enabled:
+    if not kafka.authenticates and not kafka.tls_enabled:
         return {}
     import faust  # noqa: PLC0415 -- the distributor and the ingester don't need it
+    from aiokafka.abc import AbstractTokenProvider  # noqa: PLC0415 -- as above
+    from faust.auth import OAuthCredentials  # noqa: PLC0415 -- as above
 
     context = _ssl_context(kafka) if kafka.tls_enabled else None
-    if not kafka.sasl_username:
+    if not kafka.authenticates:
         return {"broker_credentials": faust.SSLCredentials(context)}
+    if kafka.sasl_mechanism == OAUTHBEARER:
+        AbstractTokenProvider.register(KafkaToken)
+        return {"broker_credentials": OAuthCredentials(oauth_cb=KafkaToken(kafka), ssl_context=context)}
     credentials = faust.SASLCredentials(
         username=kafka.sasl_username,
-        password=kafka.sasl_password.get_secret_value(),
+        password=password(kafka),
         ssl_context=context,
         mechanism=kafka.sasl_mechanism,
     )
@@ -129,6 +149,8 @@ def _faust_credentials(kafka: KafkaConfig) -> dict[str, Any]:
 
 def _ssl_context(kafka: KafkaConfig) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=kafka.tls_ca_path or None)
+    if kafka.tls_cipher_suites:
+        context.set_ciphers(openssl_ciphers(kafka.tls_cipher_suites))
     if kafka.tls_cert_path:
         context.load_cert_chain(kafka.tls_cert_path, kafka.tls_key_path)
     if kafka.tls_insecure_skip_verify:

@@ -39,7 +39,9 @@ class PlainText(Section):
     """SASL PLAIN, by its older key."""
 
     username: str = ""
+    """Who we are."""
     password: SecretStr = SecretStr("")
+    """Goes with it."""
 
 
 class Sasl(PlainText):

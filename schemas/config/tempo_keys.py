@@ -98,10 +98,7 @@ WITHOUT_EFFECT: dict[str, str] = {
 CREDENTIALS = ("file_path", "http_socket_path", "http_socket_timeout")
 WITHOUT_EFFECT |= {
     # The mechanisms themselves are refused (schemas/config/pending.py).
-    **{
-        f"ingest.kafka.sasl_oauthbearer_{key}": "for OAUTHBEARER"
-        for key in ("token", "zid", "extensions", *CREDENTIALS)
-    },
+    "ingest.kafka.sasl_oauthbearer_http_socket_timeout": "tokens don't come from sockets",
     **{
         f"ingest.kafka.sasl_msk_iam_{key}": "for AWS_MSK_IAM"
         for key in ("access_key", "secret_key", "session_token", "user_agent", *CREDENTIALS)

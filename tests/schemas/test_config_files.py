@@ -101,7 +101,6 @@ def test_keys_without_effect_are_listed() -> None:
         "metrics_generator.instance_id",
         "metrics_generator.leave_consumer_group_on_shutdown",
         "metrics_generator.skip_stale_backlog_on_startup",
-        "ingest.kafka.sasl_oauthbearer_token",
         "ingest.kafka.sasl_msk_iam_access_key",
         "ingest.kafka.consumer_group",
         "ingest.kafka.consumer_group_offset_commit_interval",

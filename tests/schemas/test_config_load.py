@@ -93,7 +93,7 @@ def test_every_pending_setting_exists_and_its_default_asks_for_nothing(pending) 
         None,
         "metrics_generator: {storage: {remote_write: [{url: http://prometheus/}]}}\n"
         "distributor: {receivers: {otlp: {protocols: {grpc: , http: }}, jaeger: {protocols: {grpc: , thrift_http: }}, "
-        "zipkin: }}",
+        "zipkin: , kafka: }}",
     )
     found = list(values_at(defaults, tuple(pending.key.split("."))))
     assert found

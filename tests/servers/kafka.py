@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -27,7 +28,7 @@ node.id=1
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more_listeners}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more_advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT{more_protocols}
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 log.dirs={log_dir}
 offsets.topic.replication.factor=1
@@ -274,17 +275,19 @@ class KafkaBroker(Kafka):
         self.port = self._node.port
         super().__init__(self._node.address)
 
-    def format(self) -> None:
-        """Write the configuration and an empty log directory."""
+    def format(self, listeners: Mapping[str, tuple[int, str]] = MappingProxyType({}), properties: str = "") -> None:
+        """Write the configuration and an empty log directory. More listeners: name to port and security protocol."""
         proxied = self._proxy_port is not None
+        more = "".join(f",{name}://127.0.0.1:{port}" for name, (port, _) in listeners.items())
         text = PROPERTIES.format(
             port=self.port,
             controller=free_port(),
-            more_listeners=f",PROXIED://127.0.0.1:{self.behind_proxy}" if proxied else "",
-            more_advertised=f",PROXIED://127.0.0.1:{self._proxy_port}" if proxied else "",
+            more_listeners=more + (f",PROXIED://127.0.0.1:{self.behind_proxy}" if proxied else ""),
+            more_advertised=more + (f",PROXIED://127.0.0.1:{self._proxy_port}" if proxied else ""),
+            more_protocols="".join(f",{name}:{protocol}" for name, (_, protocol) in listeners.items()),
             log_dir=self._directory / "data",
         )
-        self._node.format(text, "--standalone", cluster=self._node.new_cluster_id())
+        self._node.format(text + properties, "--standalone", cluster=self._node.new_cluster_id())
 
     def start(self) -> None:
         """Start the broker (about 4 s); after `stop` again, on the same port and with the same data."""
