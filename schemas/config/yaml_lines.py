@@ -27,6 +27,9 @@ FLOAT = re.compile(
 )
 BOOL = re.compile(r"true|True|TRUE|yes|Yes|YES|on|On|ON|false|False|FALSE|no|No|NO|off|Off|OFF")
 NULL = re.compile(r"~|null|Null|NULL|")
+NAMED = re.compile(r"""(?<=alias|nchor|andle) (?:'[^']*'|"[^"]*")""")
+"""What PyYAML calls an alias, anchor or handle of tags: a secret that begins with *, & or ! would be shown as such."""
+FOREIGN_TAG = "a tag that is not known here; remove it, or quote a text that begins with !"
 TRUE = frozenset({"true", "yes", "on"})
 TAG = "tag:yaml.org,2002:"
 
@@ -104,7 +107,7 @@ def compose(text: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         # PyYAML's own message quotes the file, and a file has secrets.
         mark = error.problem_mark or error.context_mark
-        what = ", ".join(part for part in (error.context, error.problem) if part)
+        what = ", ".join(NAMED.sub("", part) for part in (error.context, error.problem) if part)
         raise YamlError(mark.line + 1 if mark else 1, f"not YAML: {what}") from None
     except RecursionError:
         raise YamlError(1, "nested too deeply") from None
@@ -207,7 +210,7 @@ class Builder:
         """A text, a number, a boolean or None."""
         kind, text = node.tag.removeprefix(TAG), checked_text(node)
         if kind not in {"null", "bool", "int", "float", "str", "merge"}:
-            raise YamlError(line_of(node), f"tag {node.tag.replace(TAG, '!!')} is not known here; remove it")
+            raise YamlError(line_of(node), FOREIGN_TAG)
         if kind not in {"null", "str"}:
             self.texts[path] = text
         try:
@@ -252,7 +255,7 @@ def checked_text(node: yaml.ScalarNode) -> str:
 def check_tag(node: yaml.Node, expected: str) -> None:
     """Collections have no other types than YAML's own."""
     if node.tag != TAG + expected:
-        raise YamlError(line_of(node), f"tag {node.tag.replace(TAG, '!!')} is not known here; remove it")
+        raise YamlError(line_of(node), FOREIGN_TAG)
 
 
 def is_null(node: yaml.Node) -> bool:
