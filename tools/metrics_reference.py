@@ -80,12 +80,18 @@ def own(title: str, text: str, define: Callable[[CollectorRegistry], object]) ->
     yield f"## {title}\n\n{text}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n"
     rows = []
     for collector in registry.collectors:
-        labels = ", ".join(collector._labelnames)  # noqa: SLF001 -- the library has no other way
+        labels = ", ".join(label_names(collector) or ())
         for family in collector.describe():
             name = f"{family.name}_total" if family.type == "counter" else family.name
             rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |\n")
     yield from sorted(rows)
     yield "\n"
+
+
+def label_names(collector: Collector) -> tuple[str, ...] | None:
+    """The labels of a metric; None for what the library collects of the process."""
+    names: tuple[str, ...] | None = getattr(collector, "label_names", None)
+    return getattr(collector, "_labelnames", None) if names is None else names
 
 
 class Noted(CollectorRegistry):
@@ -98,7 +104,7 @@ class Noted(CollectorRegistry):
     def register(self, collector: Collector) -> None:
         """Remember a metric; not what the library collects of the process."""
         super().register(collector)
-        if hasattr(collector, "_labelnames"):
+        if label_names(collector) is not None:
             self.collectors.append(collector)
 
 

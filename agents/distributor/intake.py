@@ -12,6 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.producer import RecordProducer
+from agents.distributor.reception import Arrival
 from agents.distributor.status import Code, RefusedError
 from agents.distributor.tenants import tenant_of
 from schemas.errors import Malformed
@@ -44,13 +45,17 @@ class Intake:
         self._multitenancy = multitenancy
         self._shown_at_s = -EXAMPLE_EVERY_S
 
-    async def push(self, body: bytes, org_ids: Sequence[str], *, no_metrics: bool) -> None:
-        """Take an ExportTraceServiceRequest; returns when all its spans are acknowledged. Raises `RefusedError`."""
+    async def push(self, arrival: Arrival, body: bytes, org_ids: Sequence[str], *, no_metrics: bool) -> None:
+        """Take an ExportTraceServiceRequest; returns when all its spans are acknowledged. Raises `RefusedError`.
+
+        `arrival` is told what becomes known of it.
+        """
         began_s = time.monotonic()
         with self._metrics.push_duration.time():
             tenant = tenant_of(org_ids, multitenancy=self._multitenancy)
+            arrival.tenant, arrival.size = tenant, len(body)
             try:
-                pieces = self.cut(body, tenant)
+                pieces = self.cut(arrival, body, tenant)
                 if pieces:
                     await self._producer.produce(tenant, pieces, no_metrics=no_metrics)
             finally:
@@ -66,7 +71,7 @@ class Intake:
             self._metrics.added_latency.labels(tenant).observe(wanted_s)
             await asyncio.sleep(wanted_s)
 
-    def cut(self, body: bytes, tenant: str) -> list[Piece]:
+    def cut(self, arrival: Arrival, body: bytes, tenant: str) -> list[Piece]:
         """Scan, count, check and cut a request, in the order of Tempo DIST-5; no pieces if it has no spans.
 
         Raises `RefusedError`.
@@ -75,6 +80,7 @@ class Intake:
             read = self._regrouping.read(body, self._limits.settings(tenant).max_attribute_bytes)
         except Malformed as error:
             raise RefusedError(Code.INVALID_ARGUMENT, f"not an OTLP trace request: {error}") from error
+        arrival.spans = read.spans
         counted = self._metrics.of(tenant)
         counted.ingress_bytes.inc(len(body))
         if read.spans == 0:

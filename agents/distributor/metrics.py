@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from agents.distributor.exposed import BareCounter, RecentQuantiles
+
 
 class ProduceFailure(StrEnum):
     """Why a record wasn't written."""
@@ -82,6 +84,20 @@ class DistributorMetrics:
             ("tenant",),
             buckets=SECONDS,
             registry=registry,
+        )
+        self.accepted_spans = BareCounter(
+            "tempo_receiver_accepted_spans", "Spans of requests that were taken.", ("receiver", "transport"), registry
+        )
+        self.refused_spans = BareCounter(
+            "tempo_receiver_refused_spans",
+            "Spans of requests that weren't. Those that nobody looked into have none.",
+            ("receiver", "transport"),
+            registry,
+        )
+        self.buffered_produce_bytes = RecentQuantiles(
+            "tempo_distributor_buffered_produce_bytes",
+            "Bytes that waited for an acknowledgement when records were written, in the last minute.",
+            registry,
         )
         self.buffered_bytes = Gauge(
             "spanmill_distributor_buffered_bytes", "Bytes that wait for an acknowledgement.", registry=registry

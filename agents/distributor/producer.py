@@ -132,6 +132,7 @@ class RecordProducer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._metrics.buffered_produce_bytes.observe(self._buffered)
         records = list(self._open.values())
         self._open.clear()
         for record in records:

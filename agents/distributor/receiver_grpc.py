@@ -10,6 +10,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from agents.distributor.auth import Authentication, Client, names_of_context
 from agents.distributor.intake import Intake
+from agents.distributor.reception import Arrival, Reception
 from agents.distributor.status import Code, RefusedError, status_protobuf
 from agents.otlp_protocol import EXPORT_METHOD, NO_METRICS_HEADER, ORG_ID_HEADER
 from agents.server_tls import grpc_credentials
@@ -59,8 +60,15 @@ METHODS: dict[str, tuple[str, Translation]] = {
 class GrpcReceiver:
     """A gRPC server for one protocol of `METHODS`; `address` is known once it is started."""
 
-    def __init__(self, settings: GrpcSettings, protocol: str, intake: Intake, authentication: Authentication) -> None:
-        self.name = f"{protocol} over gRPC"
+    def __init__(
+        self,
+        settings: GrpcSettings,
+        protocol: str,
+        intake: Intake,
+        authentication: Authentication,
+        reception: Reception,
+    ) -> None:
+        self.name, self._reception = f"{protocol} over gRPC", reception
         self._settings, self._intake, self._authentication = settings, intake, authentication
         method, self._translate = METHODS[protocol]
         self._server = grpc.aio.server(
@@ -94,6 +102,16 @@ class GrpcReceiver:
 
     async def export(self, body: bytes, context: Context) -> bytes:
         """Answer one request."""
+        with self._reception.request(context.peer) as arrival:
+            try:
+                await self._take(arrival, body, context)
+            except RefusedError as error:
+                arrival.answered(error.code.name, retry_after_s=error.retry_after_s)
+                await context.abort(STATUS_CODES[error.code], error.message, _trailers(error))
+            arrival.answered("OK", taken=True)
+        return RESPONSE
+
+    async def _take(self, arrival: Arrival, body: bytes, context: Context) -> None:
         metadata = context.invocation_metadata() or ()
         client = Client(
             org_ids=[_text(value) for key, value in metadata if key == ORG_ID_HEADER],
@@ -101,13 +119,8 @@ class GrpcReceiver:
             certificate=lambda: names_of_context(context.auth_context()),
         )
         no_metrics = any(key == NO_METRICS_HEADER for key, _ in metadata)
-        try:
-            org_ids = self._authentication.org_ids(client)
-            await self._intake.push(self._translated(body), org_ids, no_metrics=no_metrics)
-        except RefusedError as error:
-            trailers = ((STATUS_DETAILS, status_protobuf(error.code, error.message, error.retry_after_s)),)
-            await context.abort(STATUS_CODES[error.code], error.message, trailers if error.retry_after_s > 0 else ())
-        return RESPONSE
+        org_ids = self._authentication.org_ids(client)
+        await self._intake.push(arrival, self._translated(body), org_ids, no_metrics=no_metrics)
 
     def _translated(self, body: bytes) -> bytes:
         try:
@@ -125,6 +138,12 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         """The handler of a method; None answers UNIMPLEMENTED."""
         return self._export if handler_call_details.method == self._method else None
+
+
+def _trailers(error: RefusedError) -> tuple[tuple[str, bytes], ...]:
+    if error.retry_after_s <= 0:
+        return ()
+    return ((STATUS_DETAILS, status_protobuf(error.code, error.message, error.retry_after_s)),)
 
 
 def _text(value: str | bytes) -> str:

@@ -9,6 +9,7 @@ from agents.distributor.auth import Authentication, Client, names_of_peer
 from agents.distributor.bodies import BodyTooLargeError, decoded
 from agents.distributor.cors import Cors
 from agents.distributor.intake import Intake
+from agents.distributor.reception import Arrival, Reception
 from agents.distributor.status import HTTP_STATUS, Code, RefusedError, status_json, status_protobuf
 from agents.otlp_protocol import NO_METRICS_HEADER, ORG_ID_HEADER
 from agents.server_tls import server_context
@@ -51,9 +52,15 @@ class HttpReceiver:
     """An HTTP server for one path; `address` is known once it is started."""
 
     def __init__(
-        self, settings: HttpSettings, path: str, form: Form, intake: Intake, authentication: Authentication
+        self,
+        settings: HttpSettings,
+        path: str,
+        form: Form,
+        intake: Intake,
+        authentication: Authentication,
+        reception: Reception,
     ) -> None:
-        self.name = f"{form.name} over HTTP"
+        self.name, self._reception = f"{form.name} over HTTP", reception
         self._settings, self._form, self._intake, self._authentication = settings, form, intake, authentication
         app = web.Application(client_max_size=settings.max_request_body_size)
         app.router.add_post(path, self.export)
@@ -81,6 +88,13 @@ class HttpReceiver:
 
     async def export(self, request: web.Request) -> web.Response:
         """Answer one request, in its own encoding (Tempo DIST-6)."""
+        with self._reception.request(lambda: request.remote) as arrival:
+            response = await self._answer(arrival, request)
+            retry_after_s = float(response.headers.get(hdrs.RETRY_AFTER, 0))
+            arrival.answered(str(response.status), taken=response.status < 400, retry_after_s=retry_after_s)
+        return response
+
+    async def _answer(self, arrival: Arrival, request: web.Request) -> web.Response:
         kind = request.content_type
         if kind not in self._form.media_types:
             supported = ", ".join(self._form.media_types)
@@ -88,7 +102,7 @@ class HttpReceiver:
         try:
             org_ids = self._authentication.org_ids(_client(request))  # before its body is read
             body = await self._body(request)
-            await self._intake.push(body, org_ids, no_metrics=NO_METRICS_HEADER in request.headers)
+            await self._intake.push(arrival, body, org_ids, no_metrics=NO_METRICS_HEADER in request.headers)
         except RefusedError as error:
             return self._failure(kind, HTTP_STATUS[error.code], error)
         except (BodyTooLargeError, web.HTTPRequestEntityTooLarge):

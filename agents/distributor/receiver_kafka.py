@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge
 from agents.dead_letters import DeadLetter
 from agents.distributor.intake import Intake
 from agents.distributor.producer import TOO_LARGE
+from agents.distributor.reception import Reception
 from agents.distributor.status import Code, RefusedError
 from agents.group_reader import GroupReader, Waiting
 from agents.producer import Producer
@@ -67,12 +68,13 @@ class KafkaReceiver:
         dead_letters: str,
         counted: Counter,
         lag: Gauge,
+        reception: Reception,
     ) -> None:
         self._settings, self._intake, self._producer = settings, intake, producer
         self._topic, self._encoding = settings.source.topic, settings.source.encoding
         self._codec = Codec.PUSH_BYTES if self._encoding == "push-bytes" else Codec.OTLP
         self._format = RecordFormat(self._codec, headers)
-        self._dead_letters, self._counted, self._lag = dead_letters, counted, lag
+        self._dead_letters, self._counted, self._lag, self._reception = dead_letters, counted, lag, reception
         self._stop = asyncio.Event()
         self.running: asyncio.Task[None] | None = None
         """Ends with an error, or when it is stopped."""
@@ -123,22 +125,25 @@ class KafkaReceiver:
         """Until the spans are written, or the record is with the dead letters."""
         fault = request.fault
         if fault is None and request.body:
-            fault = await self._copy(request)
+            fault = await self._copy(partition, request)
         if fault is not None:
             await self._bury(partition, request.record, fault)
 
-    async def _copy(self, request: Request) -> Malformed | None:
+    async def _copy(self, partition: int, request: Request) -> Malformed | None:
         """Have spans written, however long that takes; gives what is wrong if they never can be."""
         backoffs = backoffs_s()
-        while True:
-            try:
-                await self._intake.push(request.body, [request.tenant], no_metrics=request.no_metrics)
-            except RefusedError as refusal:
-                if refusal.code not in AGAIN:
-                    return Malformed(refusal.message)
-                await _wait(max(refusal.retry_after_s, next(backoffs)), refusal.message)
-            else:
-                return None
+        with self._reception.request(lambda: f"{self._topic}/{partition}") as arrival:
+            while True:
+                try:
+                    await self._intake.push(arrival, request.body, [request.tenant], no_metrics=request.no_metrics)
+                except RefusedError as refusal:
+                    if refusal.code not in AGAIN:
+                        arrival.answered(refusal.code.name)
+                        return Malformed(refusal.message)
+                    await _wait(max(refusal.retry_after_s, next(backoffs)), refusal.message)
+                else:
+                    arrival.answered("OK", taken=True)
+                    return None
 
     async def _bury(self, partition: int, record: TopicRecord, fault: Malformed) -> None:
         """Put a record with the dead letters, however long that takes."""

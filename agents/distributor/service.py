@@ -17,6 +17,16 @@ from agents.distributor.producer import RecordProducer
 from agents.distributor.receiver_grpc import GrpcReceiver
 from agents.distributor.receiver_http import HttpReceiver, JaegerForm, OtlpForm, ZipkinForm
 from agents.distributor.receiver_kafka import KafkaReceiver
+from agents.distributor.reception import (
+    JAEGER_GRPC,
+    JAEGER_HTTP,
+    KAFKA,
+    OTLP_GRPC,
+    OTLP_HTTP,
+    ZIPKIN,
+    Origin,
+    Reception,
+)
 from agents.live_config import LiveConfig
 from agents.own_metrics import OwnMetrics
 from agents.producer import Producer
@@ -64,17 +74,26 @@ class Distributor:
         )
         receivers = config.distributor.receivers
         to = self._intake, Authentication(config.spanmill.distributor.tenants)
+        access_log = config.spanmill.distributor.access_log
+
+        def reception(origin: Origin) -> Reception:
+            return Reception(origin, own, access_log=access_log)
+
         otlp, jaeger, zipkin = receivers.otlp.protocols, receivers.jaeger, receivers.zipkin
-        self.grpc = GrpcReceiver(otlp.grpc, "OTLP", *to) if otlp.grpc else None
-        self.http = HttpReceiver(otlp.http, otlp.http.traces_url_path, OtlpForm(), *to) if otlp.http else None
-        self.jaeger_grpc = self.jaeger_http = self.zipkin = None
+        self.grpc = self.http = self.jaeger_grpc = self.jaeger_http = self.zipkin = None
+        if otlp.grpc is not None:
+            self.grpc = GrpcReceiver(otlp.grpc, "OTLP", *to, reception(OTLP_GRPC))
+        if otlp.http is not None:
+            path = otlp.http.traces_url_path
+            self.http = HttpReceiver(otlp.http, path, OtlpForm(), *to, reception(OTLP_HTTP))
         if jaeger is not None and jaeger.protocols.grpc is not None:
-            self.jaeger_grpc = GrpcReceiver(jaeger.protocols.grpc, "Jaeger", *to)
+            self.jaeger_grpc = GrpcReceiver(jaeger.protocols.grpc, "Jaeger", *to, reception(JAEGER_GRPC))
         if jaeger is not None and jaeger.protocols.thrift_http is not None:
-            self.jaeger_http = HttpReceiver(jaeger.protocols.thrift_http, JAEGER_PATH, JaegerForm(), *to)
+            thrift = jaeger.protocols.thrift_http
+            self.jaeger_http = HttpReceiver(thrift, JAEGER_PATH, JaegerForm(), *to, reception(JAEGER_HTTP))
         if zipkin is not None:
             form = ZipkinForm(parse_string_tags=zipkin.parse_string_tags)
-            self.zipkin = HttpReceiver(zipkin, ZIPKIN_PATH, form, *to)
+            self.zipkin = HttpReceiver(zipkin, ZIPKIN_PATH, form, *to, reception(ZIPKIN))
         self.kafka = None
         if receivers.kafka is not None:
             self.kafka = KafkaReceiver(
@@ -85,6 +104,7 @@ class Distributor:
                 names.dead_letters,
                 metrics.dead_letters,
                 metrics.lag_records,
+                reception(KAFKA),
             )
         every = (self.grpc, self.http, self.jaeger_grpc, self.jaeger_http, self.zipkin, self.kafka)
         self._receivers = [receiver for receiver in every if receiver is not None]

@@ -50,6 +50,9 @@ class DistributorWork(Section):
     """How the distributor works."""
 
     tenants: TenantMap | None = None
+    access_log: bool = False
+    """Whether each request is a line of the log: who sent it, for which tenant, how many spans and bytes, what it was
+    answered, and after how long."""
 
 
 class GeneratorWork(Section):

@@ -11,12 +11,15 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from agents.distributor.auth import Authentication, Client, Tokens, TokensError
 from agents.distributor.intake import Intake
+from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.receiver_grpc import GrpcReceiver
 from agents.distributor.receiver_http import HttpReceiver, OtlpForm
+from agents.distributor.reception import OTLP_GRPC, OTLP_HTTP, Arrival, Origin, Reception
 from agents.distributor.status import Code, RefusedError
 from agents.otlp_protocol import EXPORT_METHOD
 from schemas.config import ConfigError, load_config
@@ -31,13 +34,17 @@ PATH = "/v1/traces"
 PROTOBUF = "application/x-protobuf"
 
 
+def reception(origin: Origin) -> Reception:
+    return Reception(origin, DistributorMetrics(CollectorRegistry()), access_log=False)
+
+
 class RecordedIntake:
     """Where requests arrive that were let in: whose they were taken for."""
 
     def __init__(self) -> None:
         self.tenants: list[str] = []
 
-    async def push(self, body: bytes, org_ids: Sequence[str], *, no_metrics: bool) -> None:
+    async def push(self, arrival: Arrival, body: bytes, org_ids: Sequence[str], *, no_metrics: bool) -> None:
         (tenant,) = org_ids
         self.tenants.append(tenant)
 
@@ -60,9 +67,10 @@ class Receivers:
     def __init__(self, config: TenantMap, tls: ServerTls | None) -> None:
         self.intake = RecordedIntake()
         authentication, intake = Authentication(config), cast("Intake", self.intake)
-        self.grpc = GrpcReceiver(GrpcSettings(endpoint="127.0.0.1:0", tls=tls), "OTLP", intake, authentication)
+        settings_of_grpc = GrpcSettings(endpoint="127.0.0.1:0", tls=tls)
+        self.grpc = GrpcReceiver(settings_of_grpc, "OTLP", intake, authentication, reception(OTLP_GRPC))
         settings = HttpSettings(endpoint="127.0.0.1:0", tls=tls)
-        self.http = HttpReceiver(settings, PATH, OtlpForm(), intake, authentication)
+        self.http = HttpReceiver(settings, PATH, OtlpForm(), intake, authentication, reception(OTLP_HTTP))
 
     async def over_grpc(self, client: "Identity", headers: Sequence[tuple[str, str]]) -> str:
         address, credentials = self.grpc.address, client.credentials
@@ -328,6 +336,7 @@ async def serving(settings: CorsSettings) -> AsyncIterator[str]:
         OtlpForm(),
         cast("Intake", RecordedIntake()),
         Authentication(None),
+        reception(OTLP_HTTP),
     )
     await receiver.start()
     try:

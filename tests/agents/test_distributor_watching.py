@@ -1,0 +1,234 @@
+"""What the distributor says of its requests: counts by receiver and an access log, over real servers, without Kafka."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import aiohttp
+import grpc
+import grpc.aio
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from prometheus_client import CollectorRegistry, generate_latest
+from structlog.testing import capture_logs
+
+from agents.distributor.auth import Authentication
+from agents.distributor.exposed import RecentQuantiles
+from agents.distributor.intake import Intake
+from agents.distributor.limits import TenantLimits
+from agents.distributor.metrics import DistributorMetrics
+from agents.distributor.producer import RecordProducer
+from agents.distributor.receiver_grpc import GrpcReceiver
+from agents.distributor.receiver_http import HttpReceiver, OtlpForm
+from agents.distributor.reception import OTLP_GRPC, OTLP_HTTP, Reception
+from agents.distributor.status import Code, RefusedError
+from agents.otlp_protocol import EXPORT_METHOD
+from schemas.config import Config, load_config
+from schemas.otlp.splice import Piece
+
+PATH = "/v1/traces"
+TENANT = "x-scope-orgid"
+SLOW = "overrides: {defaults: {ingestion: {rate_limit_bytes: 10, burst_size_bytes: 10}}}"
+LOGGED = "spanmill: {distributor: {access_log: true}}"
+
+
+class RecordedProducer:
+    """Keeps pieces; `refusal` is what happens to them instead."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.refusal: RefusedError | None = None
+        self.waits: asyncio.Event | None = None
+
+    async def produce(self, tenant: str, pieces: Sequence[Piece], *, no_metrics: bool) -> None:
+        if self.waits is not None:
+            await self.waits.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        self.pieces += pieces
+
+
+class Distributor:
+    """Intake and both OTLP receivers, in front of a producer that a test reads."""
+
+    def __init__(self, config: Config) -> None:
+        self.registry = CollectorRegistry()
+        self.metrics, self.producer = DistributorMetrics(self.registry), RecordedProducer()
+        intake = Intake(
+            cast("RecordProducer", self.producer),
+            self.metrics,
+            TenantLimits(lambda: config),
+            partitions=4,
+            max_record=1_000_000,
+            multitenancy=config.multitenancy_enabled,
+        )
+        access_log = config.spanmill.distributor.access_log
+        to = intake, Authentication(None)
+        protocols = config.distributor.receivers.otlp.protocols
+        assert protocols.grpc is not None
+        assert protocols.http is not None
+        by_grpc = Reception(OTLP_GRPC, self.metrics, access_log=access_log)
+        by_http = Reception(OTLP_HTTP, self.metrics, access_log=access_log)
+        self.grpc = GrpcReceiver(protocols.grpc.replace(endpoint="127.0.0.1:0"), "OTLP", *to, by_grpc)
+        self.http = HttpReceiver(protocols.http.replace(endpoint="127.0.0.1:0"), PATH, OtlpForm(), *to, by_http)
+
+    async def over_grpc(self, body: bytes, *metadata: tuple[str, str]) -> str:
+        async with grpc.aio.insecure_channel(self.grpc.address) as channel:
+            try:
+                await channel.unary_unary(EXPORT_METHOD, None, None)(body, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                return error.code().name
+        return "OK"
+
+    async def over_http(self, body: bytes, kind: str = "application/x-protobuf", **headers: str) -> int:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                f"http://{self.http.address}{PATH}", data=body, headers={"Content-Type": kind, **headers}
+            ) as answer,
+        ):
+            return answer.status
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+    def spans(self, outcome: str) -> dict[str, float | None]:
+        name = f"tempo_receiver_{outcome}_spans"
+        return {
+            transport: self.value(name, receiver="otlp/otlp_receiver", transport=transport)
+            for transport in ("grpc", "http")
+        }
+
+
+@asynccontextmanager
+async def started(text: str = "") -> AsyncIterator[Distributor]:
+    distributor = Distributor(load_config(None, text))
+    await distributor.grpc.start()
+    await distributor.http.start()
+    try:
+        yield distributor
+    finally:
+        await distributor.grpc.stop()
+        await distributor.http.stop()
+
+
+def request(count: int, **fields: Any) -> bytes:
+    """Spans of as many traces."""
+    message = ExportTraceServiceRequest()
+    resource = message.resource_spans.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = "shop"
+    for i in range(1, count + 1):
+        ids = {"trace_id": i.to_bytes(16, "big"), "span_id": i.to_bytes(8, "big")}
+        resource.scope_spans.add().spans.append(Span(**{**ids, "name": f"n{i}", **fields}))
+    return message.SerializeToString()
+
+
+async def test_spans_are_counted_by_receiver_as_taken_or_refused() -> None:
+    """DIST-3: from the first scrape on, under names without `_total`."""
+    async with started() as distributor:
+        assert distributor.spans("accepted") == distributor.spans("refused") == {"grpc": 0, "http": 0}
+        assert await distributor.over_grpc(request(3)) == "OK"
+        assert await distributor.over_http(request(2)) == 200
+        distributor.producer.refusal = RefusedError(Code.UNAVAILABLE, "Kafka is away")
+        assert await distributor.over_grpc(request(5)) == "UNAVAILABLE"
+        assert await distributor.over_grpc(request(1, trace_id=b"short")) == "INVALID_ARGUMENT"
+        assert await distributor.over_http(request(7)) == 503
+        assert distributor.spans("accepted") == {"grpc": 3, "http": 2}
+        assert distributor.spans("refused") == {"grpc": 6, "http": 7}
+        text = generate_latest(distributor.registry).decode()
+        assert '\ntempo_receiver_accepted_spans{receiver="otlp/otlp_receiver",transport="grpc"} 3.0\n' in text
+        assert "tempo_receiver_accepted_spans_total" not in text
+
+
+async def test_what_nobody_looked_into_has_no_spans() -> None:
+    """DIST-3: the Collector doesn't count what it can't decode either."""
+    async with started("multitenancy_enabled: true") as distributor:
+        assert await distributor.over_grpc(b"\x0a\x05") == "UNAVAILABLE"
+        assert await distributor.over_grpc(b"\x0a\x05", (TENANT, "a")) == "INVALID_ARGUMENT"
+        assert await distributor.over_http(request(1), "text/plain") == 415
+        assert distributor.spans("refused") == {"grpc": 0, "http": 0}
+
+
+async def test_each_request_is_a_line_of_the_access_log() -> None:
+    async with started(f"multitenancy_enabled: true\n{LOGGED}") as distributor:
+        body = request(3)
+        with capture_logs() as lines:
+            await distributor.over_grpc(body, (TENANT, "a"), ("authorization", "Bearer of-a-secret"))
+            await distributor.over_http(body, **{TENANT: "b", "Authorization": "Bearer of-a-secret"})
+            await distributor.over_http(b"\x0a\x05", **{TENANT: "b"})
+            await distributor.over_http(body, "text/plain")
+            await distributor.over_grpc(body)
+        requests = [line for line in lines if line["event"] == "request"]
+        assert [(each["transport"], each["tenant"], each["spans"], each["status"]) for each in requests] == [
+            ("grpc", "a", 3, "OK"),
+            ("http", "b", 3, "200"),
+            ("http", "b", 0, "400"),
+            ("http", "", 0, "415"),
+            ("grpc", "", 0, "UNAVAILABLE"),
+        ]
+        assert [each["bytes"] for each in requests] == [len(body), len(body), 2, 0, 0]
+        assert all("127.0.0.1" in each["peer"] and each["duration_s"] >= 0 for each in requests)
+        assert not any("secret" in str(value) for each in lines for value in each.values())
+
+
+async def test_the_access_log_says_when_to_come_again() -> None:
+    async with started(f"{LOGGED}\n{SLOW}") as distributor:
+        with capture_logs() as lines:
+            await distributor.over_grpc(request(3))
+            await distributor.over_http(request(3))
+        assert [(each["status"], each["retry_after_s"]) for each in lines] == [("RESOURCE_EXHAUSTED", 5.0), ("429", 5)]
+
+
+async def test_a_client_that_goes_away_is_a_line_too() -> None:
+    async with started(LOGGED) as distributor:
+        distributor.producer.waits = asyncio.Event()
+        with capture_logs() as lines:
+            async with grpc.aio.insecure_channel(distributor.grpc.address) as channel:
+                call = channel.unary_unary(EXPORT_METHOD, None, None)(request(3))
+                while distributor.value("tempo_distributor_spans_received_total", tenant="single-tenant") is None:
+                    await asyncio.sleep(0.01)
+                call.cancel()
+            while not lines:
+                await asyncio.sleep(0.01)
+        assert [(each["status"], each["spans"]) for each in lines] == [("CANCELLED", 3)]
+        assert distributor.spans("refused") == {"grpc": 3, "http": 0}
+
+
+async def test_without_an_access_log_a_request_is_no_line() -> None:
+    async with started() as distributor:
+        with capture_logs() as lines:
+            await distributor.over_grpc(request(3))
+            await distributor.over_http(request(3))
+        assert lines == []
+
+
+def test_the_summary_is_of_the_last_minute() -> None:
+    now_s = 0.0
+    registry = CollectorRegistry()
+    summary = RecentQuantiles("waiting", "Bytes.", registry, lambda: now_s)
+
+    def quantile(which: str) -> float | None:
+        return registry.get_sample_value("waiting", {"quantile": which})
+
+    assert str(quantile("1")) == "nan"
+    summary.observe(1_000_000)
+    now_s = 30.0
+    for value in range(100):
+        summary.observe(value)
+    assert quantile("1") == 1_000_000
+    now_s = 61.0
+    assert (quantile("0.5"), quantile("0.99"), quantile("1")) == (50, 99, 99)
+    assert registry.get_sample_value("waiting_count") == 101
+    assert registry.get_sample_value("waiting_sum") == 1_004_950
+    now_s = 120.0
+    assert str(quantile("0.5")) == "nan"
+
+
+@pytest.mark.parametrize("name", ["tempo_receiver_accepted_spans", "tempo_distributor_buffered_produce_bytes"])
+def test_a_name_is_registered_once(name: str) -> None:
+    registry = CollectorRegistry()
+    DistributorMetrics(registry)
+    with pytest.raises(ValueError, match=name):
+        RecentQuantiles(name, "Again.", registry)
