@@ -30,6 +30,10 @@ class Poster(Protocol):
         """Post a body. Raises aiohttp.ClientError, TimeoutError or OSError if there is no answer."""
 
 
+class NoAnswerError(aiohttp.ClientError):
+    """A proxy's refusal, or no HTTP. aiohttp's own error shows the proxy's password, and all headers of the request."""
+
+
 class Connection:
     """Posts to one URL. `session` is the caller's, to be closed by them."""
 
@@ -43,11 +47,19 @@ class Connection:
 
     async def post(self, body: bytes, headers: CIMultiDict[str], most_bytes: int = TOLD_BYTES) -> HttpAnswer:
         """Post a body. Raises aiohttp.ClientError, TimeoutError or OSError if there is no answer."""
-        async with self._session.post(
-            self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=self._redirects, **self._way()
-        ) as response:
-            content = await response.content.read(most_bytes)
-            return HttpAnswer(response.status, response.headers, content.decode(errors="replace").strip())
+        try:
+            async with self._session.post(
+                self._url,
+                data=body,
+                headers=headers,
+                timeout=self._timeout,
+                allow_redirects=self._redirects,
+                **self._way(),
+            ) as response:
+                content = await response.content.read(most_bytes)
+                return HttpAnswer(response.status, response.headers, content.decode(errors="replace").strip())
+        except aiohttp.ClientResponseError as error:
+            raise NoAnswerError(f"{error.status} {error.message}") from None
 
     def _way(self) -> dict[str, Any]:
         # Also for http: a redirect may lead to https.
