@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -39,10 +39,12 @@ class Intake:
         partitions: int,
         max_record: int,
         multitenancy: bool,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`clock` gives the seconds since 1970 that spans' ends are compared with."""
         self._producer, self._metrics, self._limits = producer, metrics, limits
         self._regrouping = Regrouping(partitions, max_record)
-        self._multitenancy = multitenancy
+        self._multitenancy, self._clock = multitenancy, clock
         self._shown_at_s = -EXAMPLE_EVERY_S
 
     async def push(self, arrival: Arrival, body: bytes, org_ids: Sequence[str], *, no_metrics: bool) -> None:
@@ -91,7 +93,12 @@ class Intake:
             counted.spans_received.inc(read.spans)
             if read.example:
                 self._count_truncated(tenant, read)
-            return self._regrouping.pieces()
+            pieces = self._regrouping.pieces()
+        found = self._regrouping.survey(int(self._clock()))
+        self._metrics.traces_per_batch.observe(found.traces)
+        counted.in_future.add(*found.future)
+        counted.in_past.add(*found.past)
+        return pieces
 
     @contextlib.contextmanager
     def _discarding(self, tenant: str, spans: int) -> Iterator[None]:

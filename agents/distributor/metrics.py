@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from agents.distributor.exposed import BareCounter, RecentQuantiles
+from agents.distributor.exposed import BareCounter, BulkHistogram, RecentQuantiles, Tallies
+from schemas.otlp.survey import BOUNDS_S
 
 
 class ProduceFailure(StrEnum):
@@ -17,12 +18,14 @@ class ProduceFailure(StrEnum):
     OTHER = "other"
 
 
-class TenantCounters(NamedTuple):
-    """The counters of one tenant that every request moves: looking them up each time would take longer."""
+class TenantMetrics(NamedTuple):
+    """The series of one tenant that every request moves: looking them up each time would take longer."""
 
     ingress_bytes: Counter
     bytes_received: Counter
     spans_received: Counter
+    in_future: Tallies
+    in_past: Tallies
 
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
@@ -32,7 +35,7 @@ class DistributorMetrics:
     """What came in and what became of it. `tenant` is the label of Tempo's per-tenant counters."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._tenants: dict[str, TenantCounters] = {}
+        self._tenants: dict[str, TenantMetrics] = {}
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
@@ -85,6 +88,24 @@ class DistributorMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.traces_per_batch = Histogram(
+            "tempo_distributor_traces_per_batch",
+            "Traces of which a request has spans.",
+            buckets=[2**i for i in range(1, 11)],
+            registry=registry,
+        )
+        self.spans_in_future = BulkHistogram(
+            "tempo_spans_distance_in_future_seconds",
+            "How long after their arrival spans end, of those that do, in whole seconds.",
+            BOUNDS_S,
+            registry,
+        )
+        self.spans_in_past = BulkHistogram(
+            "tempo_spans_distance_in_past_seconds",
+            "How long before their arrival spans ended, in whole seconds.",
+            BOUNDS_S,
+            registry,
+        )
         self.accepted_spans = BareCounter(
             "tempo_receiver_accepted_spans", "Spans of requests that were taken.", ("receiver", "transport"), registry
         )
@@ -106,10 +127,15 @@ class DistributorMetrics:
             "tempo_distributor_buffered_produce_bytes_limit", "How many may wait; 0: any number.", registry=registry
         )
 
-    def of(self, tenant: str) -> TenantCounters:
-        """A tenant's counters."""
-        counters = self._tenants.get(tenant)
-        if counters is None:
-            each = (self.ingress_bytes, self.bytes_received, self.spans_received)
-            counters = self._tenants[tenant] = TenantCounters(*(counter.labels(tenant) for counter in each))
-        return counters
+    def of(self, tenant: str) -> TenantMetrics:
+        """A tenant's series."""
+        found = self._tenants.get(tenant)
+        if found is None:
+            found = self._tenants[tenant] = TenantMetrics(
+                self.ingress_bytes.labels(tenant),
+                self.bytes_received.labels(tenant),
+                self.spans_received.labels(tenant),
+                self.spans_in_future.of(tenant),
+                self.spans_in_past.of(tenant),
+            )
+        return found

@@ -30,6 +30,7 @@ from schemas.otlp.splice import (
     gather,
     written,
 )
+from schemas.otlp.survey import Survey, slots_for, survey
 from schemas.otlp.truncate import NOTHING_CUT, truncated
 from schemas.otlp.wire import Fault
 
@@ -77,6 +78,7 @@ class Regrouping:
         self._partitions, self._limit = partitions, limit
         self._kept = self._work = self._workspace(KEPT_BYTES // 4)
         self._outcome = CUT, 0, 0
+        self._slots = slots_for(len(self._kept.routes.partitions))
 
     def read(self, body: bytes, max_attribute_bytes: int = 0) -> Read:
         """Begin with a request; keys and string values of attributes are cut, unless their limit is 0.
@@ -102,6 +104,14 @@ class Regrouping:
         if outcome == TOO_LARGE:
             raise SpanTooLargeError(first, self._limit)
         return written(work.layout, work.plan, work.plan.pieces[:first]) if first else []
+
+    def survey(self, now_s: int) -> Survey:
+        """What the spans of the request that was read last are like, once it has given its pieces."""
+        ints, longs, counters = self._work.out.spans.ints, self._work.out.spans.longs, self._work.out.counters
+        count = int(counters[col.SPANS])
+        slots = self._slots if 4 * count <= len(self._slots) else slots_for(count)
+        data = self._work.layout.space
+        return survey(data, ints[col.TRACE_ID, :count], longs[col.END_NS, :count], now_s, slots)
 
     def _spans(self, body: bytes) -> int:
         """Scan and cut; gives the number of spans."""
@@ -150,6 +160,7 @@ def rehearse() -> None:
     regrouping = Regrouping(1, KEPT_BYTES)
     regrouping.read(request.SerializeToString(), 1)
     regrouping.pieces()
+    regrouping.survey(0)
 
 
 @kernel

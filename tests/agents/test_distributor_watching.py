@@ -1,6 +1,7 @@
 """What the distributor says of its requests: counts by receiver and an access log, over real servers, without Kafka."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -232,3 +233,25 @@ def test_a_name_is_registered_once(name: str) -> None:
     DistributorMetrics(registry)
     with pytest.raises(ValueError, match=name):
         RecentQuantiles(name, "Again.", registry)
+
+
+async def test_how_far_spans_end_from_the_clock_is_counted_by_tenant() -> None:
+    """DIST-13, by the distributor's own clock; and traces of a request."""
+    now_s = int(time.time())
+    async with started("multitenancy_enabled: true") as distributor:
+        late = request(3, end_time_unix_nano=(now_s - 1000) * 10**9)
+        assert await distributor.over_grpc(late, (TENANT, "a")) == "OK"
+        early = request(2, end_time_unix_nano=(now_s + 100_000) * 10**9, trace_id=b"1" * 16)
+        assert await distributor.over_grpc(early, (TENANT, "a")) == "OK"
+
+        def below(side: str, bound: str) -> float | None:
+            return distributor.value(f"tempo_spans_distance_in_{side}_seconds_bucket", tenant="a", le=bound)
+
+        bounds = ("300.0", "1800.0", "3600.0", "+Inf")
+        assert [below("past", bound) for bound in bounds] == [0, 3, 3, 3]
+        assert [below("future", bound) for bound in bounds] == [0, 0, 0, 2]
+        total = distributor.value("tempo_spans_distance_in_past_seconds_sum", tenant="a")
+        assert total is not None
+        assert 3000 <= total < 3600
+        assert distributor.value("tempo_distributor_traces_per_batch_bucket", le="2.0") == 1
+        assert distributor.value("tempo_distributor_traces_per_batch_sum") == 4
