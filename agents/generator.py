@@ -237,6 +237,7 @@ class PartitionOwner:
             taken = await self._inbox.take(max_bytes)
             self._folding = True
             lost_before, self._inbox.lost_before = self._inbox.lost_before, {}
+            self._generator.metrics.records_lost.labels("generator").inc(sum(lost_before.values()))
             delivery = await loop.run_in_executor(self._generator.threads, self._fold_chunk, taken, lost_before)
             self._timer.read(taken[-1].timestamp)
             self._folding = False

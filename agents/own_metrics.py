@@ -110,14 +110,14 @@ class OwnMetrics:
         )
         self.ticks = self._counter("spanmill_generator_ticks", "Ticks appended to idle partitions.", "partition")
         self.dead_letters = self._counter("spanmill_dead_letters", "Records kept in the dead-letter topic.", "reason")
+        self.records_lost = self._counter(
+            "spanmill_records_lost", "Records of its topic that retention took before the stage read them.", "stage"
+        )
         self.controls_refused = self._counter(
             "spanmill_controls_refused", "Control records that no key of ours has signed.", "stage"
         )
 
     def _define_sink(self) -> None:
-        self.sink_records_lost = self._counter(
-            "spanmill_sink_records_lost", "Records of the deltas topic that retention took before they were read."
-        )
         self.batches_received = self._counter(
             "spanmill_sink_batches", "Parts of batches read, by what became of them.", "outcome"
         )

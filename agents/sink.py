@@ -207,7 +207,7 @@ class ShardOwner:
             log_start=ends.low,
             log_end=ends.high,
         )
-        self._sink.metrics.sink_records_lost.inc(max(ends.low - self.start_offset, 0))
+        self._sink.metrics.records_lost.labels("sink").inc(max(ends.low - self.start_offset, 0))
         shard.adopt()
         self._inbox.next_offset = ends.low
 
@@ -218,7 +218,7 @@ class ShardOwner:
             taken = await self._inbox.take(FEED_BYTES)
             self._feeding = True
             lost, self._inbox.lost = self._inbox.lost, 0
-            self._sink.metrics.sink_records_lost.inc(lost)
+            self._sink.metrics.records_lost.labels("sink").inc(lost)
             feeding = self._feed(taken, lost=lost)
             while (completed := await loop.run_in_executor(threads, next, feeding, None)) is not None:
                 await self._writer.put(completed)

@@ -469,7 +469,7 @@ async def test_where_the_log_begins_above_what_is_wanted_chains_go_on_there_and_
     async with running(tmp_path, log, worker) as it:
         await it.deliver()
         await it.until(lambda: it.storage.calls == ["1@75", "2@90", "3@105"])
-        assert it.value("spanmill_sink_records_lost_total") == 4
+        assert it.value("spanmill_records_lost_total", stage="sink") == 4
         assert ledger(it.storage, "chain_gaps_total") == 1
         it.now = 10 * HOLD_BACK_S
         await it.looks()
@@ -484,7 +484,7 @@ async def test_what_retention_takes_while_the_sink_reads_is_adopted_too(tmp_path
         log.forget(4)
         await it.deliver()
         await it.until(lambda: it.storage.calls == ["1@15", "2@30", "3@75", "4@90"])
-        assert it.value("spanmill_sink_records_lost_total") == 2
+        assert it.value("spanmill_records_lost_total", stage="sink") == 2
         assert ledger(it.storage, "gap_windows_total") == 2
         it.now = 10 * HOLD_BACK_S
         await it.looks()
