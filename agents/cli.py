@@ -39,9 +39,8 @@ class Stage(Protocol):
 
 KAFKA = click.option("--kafka", metavar="HOST:PORT", help="Kafka's address, instead of the configuration's.")
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-LOG_LEVEL = click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
+LEVELS = ["debug", "info", "warning", "error"]
+LOG_LEVEL = click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 
 
 def main() -> NoReturn:
@@ -257,6 +256,32 @@ def dev(config_file: Path | None, *, demo: bool, remote_write: str | None, kafka
     options = DevOptions(demo, remote_write, kafka, port)
     config = valid(lambda: dev_config(config_file))
     run_until_stopped(lambda stop: run(config, stop, options))
+
+
+@cli.command()
+@CONFIG_FILE
+@KAFKA
+@click.option("--json", "as_json", is_flag=True, help="One JSON list instead of lines.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="error", show_default=True)
+def doctor(config_file: Path | None, kafka: str | None, log_level: str, *, as_json: bool) -> None:
+    """Check the configuration against Kafka, the endpoints and this machine; exit code 1 if something can't work.
+
+    Changes nothing. A line for each check: ok, warning or error, and what to do.
+    """
+    import json
+
+    config = read_config(config_file, kafka, log_level)
+    from agents.doctor import Finding, Level, examine
+
+    found: list[Finding] = []
+    for finding in examine(config):
+        found.append(finding)
+        if not as_json:
+            click.echo(str(finding))
+    if as_json:
+        click.echo(json.dumps([finding._asdict() for finding in found], indent=2))
+    if any(finding.level is Level.ERROR for finding in found):
+        sys.exit(1)
 
 
 @cli.group()

@@ -47,8 +47,16 @@ class Connection:
 
     async def post(self, body: bytes, headers: CIMultiDict[str], most_bytes: int = TOLD_BYTES) -> HttpAnswer:
         """Post a body. Raises aiohttp.ClientError, TimeoutError or OSError if there is no answer."""
+        return await self._ask("POST", body, headers, most_bytes)
+
+    async def get(self, headers: CIMultiDict[str], most_bytes: int = TOLD_BYTES) -> HttpAnswer:
+        """Look at what is there. Raises as `post` does."""
+        return await self._ask("GET", None, headers, most_bytes)
+
+    async def _ask(self, method: str, body: bytes | None, headers: CIMultiDict[str], most_bytes: int) -> HttpAnswer:
         try:
-            async with self._session.post(
+            async with self._session.request(
+                method,
                 self._url,
                 data=body,
                 headers=headers,

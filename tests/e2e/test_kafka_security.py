@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from agents import kafka as clients
+from agents.doctor.brokers import brokers
 from agents.kafka_token import TokenError
 from agents.producer import Producer
 from agents.topics import Admin, TopicsError
@@ -195,6 +196,17 @@ def test_strangers_are_refused(secure: SecureKafka, tmp_path: Path, way: Way, wr
     settings = {**way(secure, tmp_path), **wrong}
     with pytest.raises(TopicsError, match="doesn't answer"):
         Admin(config(settings), timeout_s=3).describe(["any"])
+
+
+def test_the_doctor_says_why_a_stranger_is_refused(secure: SecureKafka, tmp_path: Path) -> None:
+    wrong = config({**by_plain(secure, tmp_path), "sasl_password": "wrong-0123456789"})
+    failed = [each.text for each in brokers(wrong) if each.level == "error"]
+    assert len(failed) == 1
+    assert "Authentication failed" in failed[0]
+    assert "wrong-0123456789" not in failed[0]
+    encrypted = config({**by_scram(secure, tmp_path), "tls_ca_path": ""})
+    failed = [each.text for each in brokers(encrypted) if each.level == "error"]
+    assert "certificate verify failed" in failed[0]
 
 
 def test_a_renewed_token_is_used_by_the_next_client(secure: SecureKafka, tmp_path: Path) -> None:
