@@ -292,7 +292,9 @@ class PartitionOwner:
                 records.append(parse(r.offset, r.timestamp, r.key, r.value, r.headers))
             except Malformed as error:
                 unreadable.append(self._unreadable(r, error))
-                records.append(Record(r.offset, r.timestamp, b""))  # its timestamp still moves the stream time
+                records.append(
+                    Record(r.offset, r.timestamp, b"", unreadable=True)
+                )  # its timestamp still moves the stream time
         return records, unreadable
 
     def _unreadable(self, record: LogRecord, error: Malformed) -> Rejected:

@@ -18,6 +18,7 @@ class Record(NamedTuple):
     """One record of `[spans]`.
 
     `timestamp_ms` is the broker's (LogAppendTime). A control record has an empty value and its message in `control`.
+    One of which not even the headers could be read is `unreadable`: it is empty, and tells the time.
     """
 
     offset: int
@@ -26,3 +27,4 @@ class Record(NamedTuple):
     tenant: str = DEFAULT_TENANT
     no_metrics: bool = False
     control: Control | None = None
+    unreadable: bool = False

@@ -59,12 +59,14 @@ EDGE_TOTALS = np.dtype(
 """What a group of edges adds up to: edges as they are, weighted ones, weighted failed ones."""
 
 MADE, DROPPED = 0, 1
-COUNTERPARTS, OVERFLOWS = 6, 7
+COUNTERPARTS, OVERFLOWS, JOINED, ALONE, OUTGROWN = 6, 7, 8, 9, 10
 """Columns of the counts: half-edges made, spans dropped, and from KIND_SERVER on half-edges expired by last kind.
 
-Then halves whose other half was rejected by a filter, and rejected sides for which there was no place.
+Then halves whose other half was rejected by a filter, and rejected sides for which there was no place. Then spans that
+came to an edge that waited; of the counterparts, spans that came later than the other half; of the dropped, half-edges
+that waited and grew.
 """
-COUNTS = 8
+COUNTS = 11
 
 
 class EdgeTotals(NamedTuple):
@@ -186,9 +188,12 @@ def _take_span(
         other = wide(CLIENT_DROPPED if is_server else SERVER_DROPPED)
         if is_dropped(dropped, tenant, other, spans.data, key, now_ms, plan.wait_ms[tenant]):
             state.counts[tenant, COUNTERPARTS] += 1
+            state.counts[tenant, ALONE] += 1
             return
         edge = take_row(half_edges, hashed, tenant, spans.data, key)
         half_edges.rows[edge].arrival_ms = now_ms
+    else:
+        state.counts[tenant, JOINED] += 1
     if is_server:
         _apply_server(spans, plan, half_edges, row, edge)
     else:
@@ -208,6 +213,7 @@ def _take_span(
         if _exceeds(plan, half_edges, dropped, now_ms, wide(0), max_bytes) and half.counted:
             remove(half_edges, edge)
             state.counts[tenant, DROPPED] += 1
+            state.counts[tenant, OUTGROWN] += 1
     elif _is_full(plan, half_edges, dropped, tenant, now_ms, max_bytes, half.bytes):
         free_row(half_edges, edge)
         state.counts[tenant, DROPPED] += 1

@@ -6,30 +6,29 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.deltas import Ledger, LedgerKey
+from schemas.ledger_counters import (
+    ALL_PROCESSORS,
+    BYTES_RECEIVED,
+    DISABLED,
+    LATENCIES_CLAMPED,
+    NO_METRICS,
+    NO_SERVICE,
+    OTHER_KIND,
+    OUTSIDE_SLACK,
+    PUSHES_SKIPPED,
+    SERVICE_GRAPHS,
+    SERVICE_GRAPHS_FILTERED,
+    SPAN_METRICS,
+    SPAN_METRICS_FILTERED,
+    SPANS_DISCARDED,
+    SPANS_PASSED_OVER,
+    SPANS_RECEIVED,
+    WEIGHTS_CLAMPED,
+)
 from schemas.otlp import SpanFrame
-from streams import service_graphs, span_metrics
 from streams.interner import ABSENT
 from streams.plan import Plan
 from streams.span_columns import KIND_CONSUMER, KIND_SERVER, SpanColumns
-
-SPANS_RECEIVED = "tempo_metrics_generator_spans_received_total"
-BYTES_RECEIVED = "tempo_metrics_generator_bytes_received_total"
-SPANS_DISCARDED = "tempo_metrics_generator_spans_discarded_total"
-PUSHES_SKIPPED = "tempo_metrics_generator_metrics_generation_skipped_processor_pushes_total"
-EDGES = "tempo_metrics_generator_processor_service_graphs_edges"
-EDGE_SPANS_DROPPED = "tempo_metrics_generator_processor_service_graphs_dropped_spans"
-EDGES_DROPPED = "tempo_metrics_generator_processor_service_graphs_dropped_edges_total"
-DROPPED_SIDE_OVERFLOWS = "tempo_metrics_generator_processor_service_graphs_dropped_span_side_cache_overflow_total"
-EDGES_EXPIRED = "tempo_metrics_generator_processor_service_graphs_expired_edges"
-LATENCIES_CLAMPED = "spanmill_latencies_clamped_total"
-"""Ours: spans whose latency was too long for exact sums and was cut to 2^53 ns."""
-WEIGHTS_CLAMPED = "spanmill_weights_clamped_total"
-"""Ours: spans of which a multiplier was outside 2^-32 to 2^31 and was brought within."""
-
-OUTSIDE_SLACK, INVALID_UTF8 = "outside_metrics_ingestion_slack", "invalid_utf8"
-SPAN_METRICS_FILTERED, SERVICE_GRAPHS_FILTERED = "span_metrics_filtered", "service_graphs_filtered"
-"""Reasons of `SPANS_DISCARDED` (Tempo INT-6)."""
-ALL_PROCESSORS = "all"
 
 _NS_PER_MS = 1_000_000
 _LAST_NS = (1 << 64) - 1
@@ -49,6 +48,10 @@ class LedgerCounts:
     def add_discarded(self, tenant: str, count: int, reason: str, processor: str) -> None:
         """Count spans that a processor, or all of them, won't measure."""
         self.add(SPANS_DISCARDED, tenant, count, reason=reason, processor=processor)
+
+    def add_passed_over(self, tenant: str, count: int, reason: str, processor: str) -> None:
+        """Count spans that a processor, or all of them, has nothing to do with."""
+        self.add(SPANS_PASSED_OVER, tenant, count, reason=reason, processor=processor)
 
     def ledger(self) -> Ledger:
         """The counts, in the order of their keys."""
@@ -102,22 +105,45 @@ def count_intake(
             counts.add(PUSHES_SKIPPED, tenant, skips[number] * processors)
 
 
-def count_choices(counts: LedgerCounts, plan: Plan, spans: SpanColumns) -> None:
-    """Count what processors' filter policies rejected, and weights that were clamped, by tenant.
+def count_choices(counts: LedgerCounts, plan: Plan, spans: SpanColumns, within: npt.NDArray[np.bool_]) -> None:
+    """Count which spans processors pass over or their filter policies reject, and weights that were clamped, by tenant.
 
     Service graphs evaluate policies only for spans that may be halves of edges (SG-7, SG-8).
     """
+    for tenant, count in _by_tenant(within & ~spans.measured, plan, spans):
+        counts.add_passed_over(tenant, count, NO_METRICS, ALL_PROCESSORS)
+    _count_disabled(counts, plan, spans)
     rejected = spans.measured & ~spans.for_span_metrics.accepted
     for tenant, count in _by_tenant(rejected, plan, spans):
-        counts.add_discarded(tenant, count, SPAN_METRICS_FILTERED, span_metrics.PROCESSOR)
-    rejected = spans.measured & ~spans.for_service_graphs.accepted
-    if rejected.any():
-        rejected &= (spans.kind >= KIND_SERVER) & (spans.kind <= KIND_CONSUMER)
-        rejected &= spans.service[spans.resource] != ABSENT
-    for tenant, count in _by_tenant(rejected, plan, spans):
-        counts.add_discarded(tenant, count, SERVICE_GRAPHS_FILTERED, service_graphs.PROCESSOR)
+        counts.add_discarded(tenant, count, SPAN_METRICS_FILTERED, SPAN_METRICS)
+    if plan.service_graphs.active.any():
+        _count_halves(counts, plan, spans)
     for tenant, count in _by_tenant(spans.clamped, plan, spans):
         counts.add(WEIGHTS_CLAMPED, tenant, count)
+
+
+def _count_disabled(counts: LedgerCounts, plan: Plan, spans: SpanColumns) -> None:
+    """Count the spans of tenants that don't have a processor."""
+    for processor, active in ((SPAN_METRICS, plan.span_metrics.active), (SERVICE_GRAPHS, plan.service_graphs.active)):
+        if not active.all():
+            for tenant, count in _by_tenant(spans.measured & ~active[spans.tenant], plan, spans):
+                counts.add_passed_over(tenant, count, DISABLED, processor)
+
+
+def _count_halves(counts: LedgerCounts, plan: Plan, spans: SpanColumns) -> None:
+    """Count which spans aren't halves of edges, and which halves the policies of service graphs reject."""
+    looked_at = spans.measured & plan.service_graphs.active[spans.tenant]
+    of_kind = looked_at & (spans.kind >= KIND_SERVER) & (spans.kind <= KIND_CONSUMER)
+    for tenant, count in _by_tenant(looked_at & ~of_kind, plan, spans):
+        counts.add_passed_over(tenant, count, OTHER_KIND, SERVICE_GRAPHS)
+    nameless = spans.service == ABSENT
+    if nameless.any():
+        of_nameless = nameless[spans.resource]
+        for tenant, count in _by_tenant(of_kind & of_nameless, plan, spans):
+            counts.add_passed_over(tenant, count, NO_SERVICE, SERVICE_GRAPHS)
+        of_kind &= ~of_nameless
+    for tenant, count in _by_tenant(of_kind & ~spans.for_service_graphs.accepted, plan, spans):
+        counts.add_discarded(tenant, count, SERVICE_GRAPHS_FILTERED, SERVICE_GRAPHS)
 
 
 def _by_tenant(chosen: npt.NDArray[np.bool_], plan: Plan, spans: SpanColumns) -> Iterator[tuple[str, int]]:

@@ -16,26 +16,31 @@ from schemas.config.rules import MAX_HALF_EDGE_BYTES
 from schemas.control import ConfigChange, encode_control
 from schemas.deltas import Window
 from schemas.errors import Malformed
-from schemas.ledger_counters import RECORDS_LOST
+from schemas.ledger_counters import (
+    DROPPED_SIDE_OVERFLOWS,
+    EDGE_SPANS_ALONE,
+    EDGE_SPANS_DROPPED,
+    EDGE_SPANS_JOINED,
+    EDGES,
+    EDGES_DROPPED,
+    EDGES_EXPIRED,
+    EDGES_FORGOTTEN,
+    EDGES_MEASURED,
+    EDGES_OUTGROWN,
+    INVALID_UTF8,
+    RECORDS_LOST,
+    RECORDS_UNREADABLE,
+    SPANS_MEASURED,
+    SPANS_WITHOUT_TARGET_INFO,
+)
 from schemas.otlp import Codec, SpanFrame, scan_records
 from schemas.record import DEFAULT_TENANT, Record
 from schemas.rules_in_force import RulesInForce
 from streams import host_info, service_graphs, span_metrics
-from streams.edges import COUNTERPARTS, DROPPED, MADE, OVERFLOWS
+from streams.edges import ALONE, COUNTERPARTS, DROPPED, JOINED, MADE, OUTGROWN, OVERFLOWS
 from streams.filters import Filters
 from streams.host_info import HostInfo
-from streams.intake import (
-    DROPPED_SIDE_OVERFLOWS,
-    EDGE_SPANS_DROPPED,
-    EDGES,
-    EDGES_DROPPED,
-    EDGES_EXPIRED,
-    INVALID_UTF8,
-    LedgerCounts,
-    count_choices,
-    count_intake,
-    within_slack,
-)
+from streams.intake import LedgerCounts, count_choices, count_intake, within_slack
 from streams.interner import Interner
 from streams.plan import Plan, SettingsOf
 from streams.rows import LabelCache, window_rows
@@ -51,6 +56,17 @@ from streams.span_columns import (
 from streams.span_metrics import KIND_TEXTS, SpanMetrics, SpanMetricsCaches
 from streams.target_info import TargetInfoCache
 from streams.windows import window_end
+
+_EDGE_COUNTERS = (
+    (MADE, EDGES),
+    (DROPPED, EDGE_SPANS_DROPPED),
+    (COUNTERPARTS, EDGES_DROPPED),
+    (OVERFLOWS, DROPPED_SIDE_OVERFLOWS),
+    (JOINED, EDGE_SPANS_JOINED),
+    (ALONE, EDGE_SPANS_ALONE),
+    (OUTGROWN, EDGES_OUTGROWN),
+)
+"""The columns of edges' counts that are a counter each."""
 
 NOTHING_LOST: Mapping[int, int] = {}
 MAX_FRAME_BYTES = 64 << 20
@@ -261,6 +277,9 @@ class PartitionFold:
     def _fold(self, records: Sequence[Record], stream_ms: npt.NDArray[np.int64]) -> list[Rejected]:
         """Add records of the open window; control records tell the time, and rules that follow."""
         unread = [rejected for record in records for rejected in self._hear(record)]
+        unreadable = len(unread) + sum(record.unreadable for record in records)
+        if unreadable:
+            self._counts.add(RECORDS_UNREADABLE, DEFAULT_TENANT, unreadable)
         chosen = [row for row, record in enumerate(records) if record.control is None]
         if not chosen:
             return unread
@@ -275,10 +294,12 @@ class PartitionFold:
         measured = within & ~frame.records.no_metrics[frame.spans.record]
         columns = span_columns(frame, self._plan, self._interner, tenant_of_record, stream_ms[chosen], measured)
         columns = self._filters.applied(columns)
-        count_choices(self._counts, self._plan, columns)
+        count_choices(self._counts, self._plan, columns, within)
         self._spans.fold(columns)
         self._graphs.fold(columns)
         self._hosts.fold(frame, tenant_of_record, columns)
+        for row in sorted({error.record for error in frame.errors}):
+            self._counts.add(RECORDS_UNREADABLE, scanned[row].tenant, 1)
         return sorted([*unread, *_rejected(frame, scanned)], key=attrgetter("offset"))
 
     def _hear(self, record: Record) -> Iterator[Rejected]:
@@ -296,21 +317,21 @@ class PartitionFold:
     def _close(self, end_ms: int) -> Window:
         """Close the window that was opened last."""
         self._graphs.expire(end_ms)
-        span_rows, invalid_spans = self._spans.close()
-        edge_rows, invalid_edges = self._graphs.rows()
+        spans, edges = self._spans.close(), self._graphs.rows()
         host_rows, invalid_hosts = self._hosts.close()
         for processor, invalid in (
-            (span_metrics.PROCESSOR, invalid_spans),
-            (service_graphs.PROCESSOR, invalid_edges),
+            (span_metrics.PROCESSOR, spans.invalid),
+            (service_graphs.PROCESSOR, edges.invalid),
             (host_info.PROCESSOR, invalid_hosts),
         ):
             for tenant, count in invalid.items():
                 self._counts.add_discarded(tenant, count, INVALID_UTF8, processor)
-        self._count_edges()
+        self._count_spans(spans)
+        self._count_edges(edges)
         window = Window(
             end_ms=end_ms,
             previous_end_ms=self._previous_end_ms,
-            rows=window_rows([*span_rows, edge_rows, host_rows]),
+            rows=window_rows([*spans.rows, edges.rows, host_rows]),
             layouts=tuple(self._plan.layouts),
             ledger=self._counts.ledger(),
             revision=self._revision,
@@ -319,16 +340,21 @@ class PartitionFold:
         self._previous_end_ms, self._waiting = end_ms, self._graphs.left_waiting()
         return window
 
-    def _count_edges(self) -> None:
+    def _count_spans(self, spans: span_metrics.Closed) -> None:
+        for tenant, count in spans.measured.items():
+            self._counts.add(SPANS_MEASURED, tenant, count, processor=span_metrics.PROCESSOR)
+        for tenant, count in spans.without_target_info.items():
+            self._counts.add(SPANS_WITHOUT_TARGET_INFO, tenant, count)
+
+    def _count_edges(self, edges: service_graphs.Edges) -> None:
+        for (tenant, connection), count in edges.measured.items():
+            self._counts.add(EDGES_MEASURED, tenant, count, connection_type=connection)
+        for tenant, count in self._graphs.forgotten.items():
+            self._counts.add(EDGES_FORGOTTEN, tenant, count)
         for tenant, counts in zip(self._plan.tenants, self._graphs.counts().tolist(), strict=False):
-            if counts[MADE]:
-                self._counts.add(EDGES, tenant, counts[MADE])
-            if counts[DROPPED]:
-                self._counts.add(EDGE_SPANS_DROPPED, tenant, counts[DROPPED])
-            if counts[COUNTERPARTS]:
-                self._counts.add(EDGES_DROPPED, tenant, counts[COUNTERPARTS])
-            if counts[OVERFLOWS]:
-                self._counts.add(DROPPED_SIDE_OVERFLOWS, tenant, counts[OVERFLOWS])
+            for column, counter in _EDGE_COUNTERS:
+                if counts[column]:
+                    self._counts.add(counter, tenant, counts[column])
             for kind in (KIND_SERVER, KIND_CLIENT, KIND_PRODUCER, KIND_CONSUMER):
                 if counts[kind]:
                     self._counts.add(EDGES_EXPIRED, tenant, counts[kind], unmatched_span_kind=KIND_TEXTS[kind].decode())

@@ -1,5 +1,6 @@
 """Service graphs: edges between services, from the two halves that client and server report (Tempo §7)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,6 +60,16 @@ class Waiting(NamedTuple):
     dropped_sides: pa.RecordBatch
 
 
+class Edges(NamedTuple):
+    """A closed window's rows, and the edges that are in them or aren't."""
+
+    rows: ProcessorRows
+    measured: Counter[tuple[str, str]]
+    """By tenant and connection type, which is empty for a plain one."""
+    invalid: Counter[str]
+    """By tenant: those whose labels are invalid (Tempo SG-22)."""
+
+
 class ServiceGraphs:
     """The edges of one open window, the half-edges that wait, and the sides that nobody need wait for."""
 
@@ -71,6 +82,8 @@ class ServiceGraphs:
         counts = np.zeros((tenants, COUNTS), np.int64)
         self._state = EdgeTotals(groups, totals, new_cells(128), counts, new_native_cells(64))
         self._half_edges = restored_half_edges(waiting.half_edges, plan, interner)
+        self.forgotten = _inactive(waiting.half_edges, plan)
+        """By tenant: half-edges that don't wait any more, as it has no service graphs in this window (SG-32)."""
         self._dropped = restored_dropped_sides(waiting.dropped_sides, plan)
 
     def fold(self, spans: SpanColumns) -> None:
@@ -99,18 +112,23 @@ class ServiceGraphs:
         """Per tenant of the plan, what was counted: columns as `streams.edges` names them."""
         return self._state.counts
 
-    def rows(self) -> tuple[ProcessorRows, dict[str, int]]:
-        """The window's rows, and by tenant the edges whose labels are invalid (SG-22)."""
+    def rows(self) -> Edges:
+        """The window's rows, and what became of its edges."""
         count = int(self._state.groups.used[0])
         keys = self._state.groups.keys[:count]
         tenants = [self._plan.tenants[number] for number in keys[:, EDGE_TENANT].tolist()]
         names = [_label_names(settings.service_graphs) for settings in self._plan.settings]
         label_sets = [self._label_set(key, names[key[EDGE_TENANT]]) for key in keys.tolist()]
-        invalid: dict[str, int] = {}
-        for tenant, made, edges in zip(tenants, label_sets, self._state.totals["edges"][:count].tolist(), strict=True):
+        connections = [CONNECTION_TEXTS[number].decode() for number in keys[:, EDGE_CONNECTION].tolist()]
+        every = self._state.totals["edges"][:count].tolist()
+        measured: Counter[tuple[str, str]] = Counter()
+        invalid: Counter[str] = Counter()
+        for tenant, connection, made, edges in zip(tenants, connections, label_sets, every, strict=True):
             if made.labels is None:
-                invalid[tenant] = invalid.get(tenant, 0) + edges
-        return ProcessorRows(self._blocks(count), list(zip(tenants, label_sets, strict=True))), invalid
+                invalid[tenant] += edges
+            else:
+                measured[tenant, connection] += edges
+        return Edges(ProcessorRows(self._blocks(count), list(zip(tenants, label_sets, strict=True))), measured, invalid)
 
     def left_waiting(self) -> Waiting:
         """What the next window begins with."""
@@ -184,6 +202,14 @@ class ServiceGraphs:
         self._state = EdgeTotals(groups, totals, cells, counts, grown_native_cells(native, HISTOGRAMS))
         self._half_edges = grown_half_edges(self._half_edges, key_bytes)
         self._dropped = grown_half_edges(self._dropped, key_bytes)
+
+
+def _inactive(half_edges: pa.RecordBatch, plan: Plan) -> Counter[str]:
+    """How many half-edges are of tenants without service graphs."""
+    if plan.service_graphs.active.all():
+        return Counter()
+    tenants: list[str] = half_edges.column("tenant").to_pylist()
+    return Counter(tenant for tenant in tenants if not plan.service_graphs.active[plan.numbers[tenant]])
 
 
 def _label_names(settings: ServiceGraphsSettings | None) -> tuple[bytes, ...]:

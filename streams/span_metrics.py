@@ -79,6 +79,17 @@ class SpanMetricsCaches(NamedTuple):
     target_info: TargetInfoCache
 
 
+class Closed(NamedTuple):
+    """A closed window's rows, and by tenant the spans that are in them or aren't."""
+
+    rows: list[ProcessorRows]
+    measured: Counter[str]
+    invalid: Counter[str]
+    """Those whose labels, or whose resource's labels, are invalid (Tempo SM-15)."""
+    without_target_info: Counter[str]
+    """Of those the latter, which are measured all the same."""
+
+
 class SpanTotals(NamedTuple):
     """Everything that a window adds up about spans."""
 
@@ -108,17 +119,19 @@ class SpanMetrics:
         while (row := _fold(spans, plan, self._state, row)) < len(spans.kind):
             self._grow()
 
-    def close(self) -> tuple[list[ProcessorRows], Counter[str]]:
-        """The window's rows, and by tenant the spans whose labels, or resource's labels, are invalid (Tempo SM-15)."""
+    def close(self) -> Closed:
+        """The window's rows, and what became of its spans."""
         count = int(self._state.groups.used[0])
         tenants = [self._plan.tenants[number] for number in self._state.groups.keys[:count, _TENANT].tolist()]
         label_sets = self._label_sets(count)
+        measured: Counter[str] = Counter()
         invalid: Counter[str] = Counter()
         for tenant, made, spans in zip(tenants, label_sets, self._state.totals["spans"][:count].tolist(), strict=True):
-            if made.labels is None:
-                invalid[tenant] += spans
-        measured = ProcessorRows(self._blocks(count), list(zip(tenants, label_sets, strict=True)))
-        return [measured, self._target_infos(label_sets, invalid)], invalid
+            (invalid if made.labels is None else measured)[tenant] += spans
+        rows = ProcessorRows(self._blocks(count), list(zip(tenants, label_sets, strict=True)))
+        uninformed: Counter[str] = Counter()
+        target_infos = self._target_infos(label_sets, uninformed)
+        return Closed([rows, target_infos], measured, invalid + uninformed, uninformed)
 
     def _target_infos(self, label_sets: Sequence[LabelSet], invalid: Counter[str]) -> ProcessorRows:
         """A gauge for each resource with a span whose labels are valid (SM-15, SM-31, SM-33)."""

@@ -79,4 +79,4 @@ def _parse(form: RecordFormat, record: TopicRecord, rejects: Rejects, where: str
         return form.parse(*record)
     except Malformed as error:
         rejects.add(f"{where}: offset {record.offset}", str(error))
-        return Record(record.offset, record.timestamp_ms, b"")  # its timestamp still moves the stream time
+        return Record(record.offset, record.timestamp_ms, b"", unreadable=True)  # its timestamp moves the stream time

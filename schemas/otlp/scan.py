@@ -58,7 +58,7 @@ def scan_records(records: Sequence[Record], keys: Sequence[str | WantedKey], cod
     records must not be among them. ValueError if the values are more than `MAX_BATCH_BYTES`.
     """
     columns = tuple(zip(*records, strict=True)) or ((),) * len(Record._fields)
-    offsets, timestamps, values, tenants, no_metrics, _ = columns
+    offsets, timestamps, values, tenants, no_metrics, *_ = columns
     bounds = np.cumsum([0, *map(len, values)], dtype=np.int64)
     if bounds[-1] > MAX_BATCH_BYTES:
         raise ValueError(f"a batch of {bounds[-1]} bytes: a frame holds at most {MAX_BATCH_BYTES}")

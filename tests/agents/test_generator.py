@@ -25,8 +25,7 @@ from schemas.config.rules import Rules
 from schemas.control import ConfigChange, Control, Tick
 from schemas.control_format import NO_KEYS, ControlKeys
 from schemas.deltas import Batch, decode_batch
-from schemas.ledger_counters import RECORDS_LOST
-from streams.intake import SPANS_RECEIVED
+from schemas.ledger_counters import RECORDS_LOST, SPANS_RECEIVED
 from tests.streams.log import INTERVAL_MS, T0_MS, Told, record
 
 SPANS, DELTAS, DEAD_LETTERS = "spanmill-spans", "spanmill-deltas", "spanmill-dead-letters"

@@ -7,7 +7,7 @@ from schemas.record import Record
 from tests.otlp_oracle import parse
 from tests.reference import span_metrics
 from tests.reference.multiplier import weight_of
-from tests.reference.primitives import Seen, attributes_of
+from tests.reference.primitives import Seen, attributes_of, lookup
 from tests.reference.service_graphs import Graphs
 from tests.reference.sums import Sums
 
@@ -70,6 +70,7 @@ class Partition:
                 index += 1
                 if self.is_within(record, settings, span.end_time_unix_nano):
                     self.count_clamped(sums, tenant, settings, seen)
+                    self.count_passed_over(sums, record, settings, seen)
                     spans.append(seen)
                 else:
                     reason = "outside_metrics_ingestion_slack"
@@ -95,3 +96,21 @@ class Partition:
         processors = (settings.span_metrics, settings.service_graphs)
         if any(own is not None and weight_of(seen, own.multiplier).clamped for own in processors):
             sums.count("spanmill_weights_clamped_total", tenant)
+
+    def count_passed_over(self, sums: Sums, record: Record, settings: TenantSettings, seen: Seen) -> None:
+        """Ours: a span that a processor has nothing to do with."""
+
+        def count(processor: str, reason: str) -> None:
+            sums.count("spanmill_spans_passed_over_total", record.tenant, processor=processor, reason=reason)
+
+        if record.no_metrics:
+            count("all", "no_metrics")
+            return
+        if settings.span_metrics is None:
+            count("span-metrics", "disabled")
+        if settings.service_graphs is None:
+            count("service-graphs", "disabled")
+        elif seen.span.kind not in {2, 3, 4, 5}:
+            count("service-graphs", "kind")
+        elif lookup("service.name", seen.resource) is None:
+            count("service-graphs", "no_service")

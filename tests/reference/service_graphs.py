@@ -73,8 +73,11 @@ class Graphs:
             other: Side = "server" if side == "client" else "client"
             if self.dropped.get((key, other), now_ms) > now_ms:
                 sums.count(PROCESSOR + "dropped_edges_total", tenant)
+                sums.count("spanmill_edge_spans_alone_total", tenant)
                 return
             edge, new = Edge(key, now_ms), True
+        else:
+            sums.count("spanmill_edge_spans_joined_total", tenant)
         self.update(own, edge, side, service, seen)
         self.store(sums, settings, own, edge, now_ms, new=new)
 
@@ -189,6 +192,7 @@ def emit(sums: Sums, settings: TenantSettings, own: ServiceGraphsSettings, edge:
     if labels is None:
         sums.count("spans_discarded_total", tenant, processor="service-graphs", reason="invalid_utf8")
         return
+    sums.count("spanmill_edges_measured_total", tenant, connection_type=edge.connection)
     if own.request:
         sums.counters[Series(tenant, GRAPH + "request_total", labels)] += edge.weight
         if edge.failed:

@@ -38,7 +38,9 @@ def measure_resource(
             sums.count("spans_discarded_total", tenant, processor="span-metrics", reason="invalid_utf8")
             continue
         measure_span(sums, tenant, settings, own, seen, labels)
+        sums.count("spanmill_spans_measured_total", tenant, processor="span-metrics")
         if own.enable_target_info and info is None:
+            sums.count("spanmill_spans_without_target_info_total", tenant)
             sums.count("spans_discarded_total", tenant, processor="span-metrics", reason="invalid_utf8")
         elif own.enable_target_info and informs(info):
             assert info is not None

@@ -253,7 +253,7 @@ def _records(schedule: Schedule, log: Log, partition: int) -> Iterator[Record]:
         try:
             yield form.parse(record.offset, record.timestamp, record.key, record.value, record.headers)
         except Malformed:
-            yield Record(record.offset, record.timestamp, b"")
+            yield Record(record.offset, record.timestamp, b"", unreadable=True)
 
 
 def _logged(schedule: Schedule) -> Iterator[WindowSamples]:

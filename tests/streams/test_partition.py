@@ -215,9 +215,13 @@ def test_int2_spans_and_bytes_are_counted_before_anything_is_discarded() -> None
         "spans_received_totala": 2,
         "bytes_received_totala": sum(sizes[0]),
         "spans_discarded_totala": 1,
+        "spanmill_spans_measured_totala": 1,
+        "spanmill_spans_passed_over_totala": 1,
         "spans_received_totalb": 1,
         "bytes_received_totalb": sum(sizes[1]),
         "spans_discarded_totalb": 0,
+        "spanmill_spans_measured_totalb": 1,
+        "spanmill_spans_passed_over_totalb": 1,
         "spans_received_totalc": 0,
         "bytes_received_totalc": 0,
         "spans_discarded_totalc": 0,
@@ -254,6 +258,7 @@ def test_int7_a_record_that_must_not_be_measured_is_counted_only() -> None:
         RECEIVED: 2,
         OUTSIDE: 1,
         SKIPPED: 4,
+        "spanmill_spans_passed_over_total{processor=all,reason=no_metrics}": 1,
     }
 
 
