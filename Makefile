@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --only-binary :all: --require-hashes
 INSTALL_PROJECT := $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help run install tools test lint docs format bench faults peers check-deploy lock proto clean
+.PHONY: help run install tools test lint docs format bench faults fuzz peers check-deploy lock proto clean
 
 help: ## Say what the targets do
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -62,6 +62,9 @@ faults: tools ## Run every fault on real Kafka and Prometheus, under load: about
 	$(BIN)/python -m tests.faults random_kills --kills 200
 	$(BIN)/python -m tests.faults prometheus_down --down 600
 	$(BIN)/python -m tests.faults backlog --backlog 2000000
+
+fuzz: $(INSTALLED_DEV) ## Send a million mutated requests through the distributor's scan, and compare with protobuf
+	$(BIN)/python -m tests.intake_fuzz $$(date +%s) 1000000
 
 peers: tools ## Run the tests against peers that are built from source
 	tools/fetch_collector.sh
