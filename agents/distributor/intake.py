@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import structlog
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+from agents.distributor.inspection import Inspection
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.producer import RecordProducer
@@ -39,12 +40,14 @@ class Intake:
         partitions: int,
         max_record: int,
         multitenancy: bool,
+        inspection: Inspection | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` gives the seconds since 1970 that spans' ends are compared with."""
+        """`inspection` looks at single spans; `clock` gives seconds since 1970, which spans' ends are compared with."""
         self._producer, self._metrics, self._limits = producer, metrics, limits
         self._regrouping = Regrouping(partitions, max_record)
         self._multitenancy, self._clock = multitenancy, clock
+        self._inspection = inspection
         self._shown_at_s = -EXAMPLE_EVERY_S
 
     async def push(self, arrival: Arrival, body: bytes, org_ids: Sequence[str], *, no_metrics: bool) -> None:
@@ -57,11 +60,25 @@ class Intake:
             tenant = tenant_of(org_ids, multitenancy=self._multitenancy)
             arrival.tenant, arrival.size = tenant, len(body)
             try:
-                pieces = self.cut(arrival, body, tenant)
+                pieces = await self._looked_into(arrival, body, tenant)
                 if pieces:
                     await self._producer.produce(tenant, pieces, no_metrics=no_metrics)
             finally:
                 await self._hold_back(tenant, began_s)
+
+    async def _looked_into(self, arrival: Arrival, body: bytes, tenant: str) -> list[Piece]:
+        """The request cut, and seen by what asks for it."""
+        if self._inspection is None:
+            return self.cut(arrival, body, tenant)
+        try:
+            pieces = self.cut(arrival, body, tenant)
+        except RefusedError:
+            if arrival.received:
+                await self._inspection.look(tenant, body, discarded=True)
+            raise
+        if arrival.received:
+            await self._inspection.look(tenant, body, discarded=False)
+        return pieces
 
     async def _hold_back(self, tenant: str, began_s: float) -> None:
         """Let an answer take as long as the tenant's requests shall, a tenth more or less (DIST-17)."""
@@ -91,6 +108,7 @@ class Intake:
             self._limits.check(tenant, len(body))
             counted.bytes_received.inc(len(body))
             counted.spans_received.inc(read.spans)
+            arrival.received = True
             if read.example:
                 self._count_truncated(tenant, read)
             pieces = self._regrouping.pieces()

@@ -48,6 +48,13 @@ class DistributorMetrics:
         self.discarded_spans = counter(
             "tempo_discarded_spans_total", "Spans of requests that were refused.", "reason", "tenant"
         )
+        self.debug_spans = counter(
+            "tempo_distributor_debug_spans_received_total",
+            "Spans received, where distributor.metric_received_spans asks for it.",
+            "tenant",
+            "name",
+            "service",
+        )
         self.attributes_truncated = counter(
             "tempo_distributor_attributes_truncated_total",
             "Keys and values of attributes that were too long and were cut.",

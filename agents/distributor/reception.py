@@ -32,11 +32,12 @@ KAFKA = Origin("kafka/kafka_receiver", "kafka")
 class Arrival:
     """A request, as far as it is known. What is refused before it is looked into has no tenant and no spans."""
 
-    __slots__ = ("began_s", "retry_after_s", "size", "spans", "status", "taken", "tenant")
+    __slots__ = ("began_s", "received", "retry_after_s", "size", "spans", "status", "taken", "tenant")
 
     def __init__(self) -> None:
         self.began_s = time.monotonic()
         self.tenant, self.spans, self.size = "", 0, 0
+        self.received = False  # it has spans, and is within its tenant's limits
         self.status, self.taken, self.retry_after_s = "", False, 0.0
 
     def answered(self, status: str, *, taken: bool = False, retry_after_s: float = 0.0) -> None:

@@ -9,6 +9,7 @@ import structlog
 
 from agents import kafka
 from agents.distributor.auth import Authentication
+from agents.distributor.inspection import Inspection
 from agents.distributor.intake import Intake
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
@@ -28,6 +29,7 @@ from agents.distributor.reception import (
     Reception,
 )
 from agents.live_config import LiveConfig
+from agents.open_files import allow_many
 from agents.own_metrics import OwnMetrics
 from agents.producer import Producer
 from agents.topics import TopicNames, check_topics
@@ -71,6 +73,7 @@ class Distributor:
             partitions=partitions,
             max_record=settings.producer_max_record_size_bytes,
             multitenancy=config.multitenancy_enabled,
+            inspection=Inspection.of(config.distributor, own),
         )
         receivers = config.distributor.receivers
         to = self._intake, Authentication(config.spanmill.distributor.tenants)
@@ -153,6 +156,7 @@ async def run(
 
     Raises `TopicsError`, OSError or RuntimeError if it can't start, `ProducerLostError` if it can't write any more.
     """
+    allow_many()  # a connection of each client
     spans = TopicNames.of(config).spans
     counts = await check_topics(config, embedded=embedded, only=[spans])
     async with contextlib.AsyncExitStack() as running:

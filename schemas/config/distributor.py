@@ -185,7 +185,7 @@ class Receivers(Section):
 
 
 class LogSpans(Section):
-    """Log spans (Tempo DIST-18)."""
+    """A line of the log for each span (Tempo DIST-18). Nothing bounds how many: for finding out what is sent."""
 
     enabled: bool = False
     """Whether to."""
@@ -196,7 +196,8 @@ class LogSpans(Section):
 
 
 class MetricSpans(Section):
-    """Count spans by name and service (Tempo DIST-18)."""
+    """Count spans by name and service (Tempo DIST-18). Each pair is a series of its own, for as long as the process
+    runs: for finding out what is sent."""
 
     enabled: bool = False
     """Whether to."""

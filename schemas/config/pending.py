@@ -52,9 +52,6 @@ PENDING = (
         for protocol in ("thrift_compact", "thrift_binary")
     ),
     Pending("distributor.forwarders", "forwarders"),
-    Pending("distributor.log_received_spans.enabled", "logging of spans"),
-    Pending("distributor.log_discarded_spans.enabled", "logging of spans"),
-    Pending("distributor.metric_received_spans.enabled", "counting of spans by name"),
     Pending("distributor.usage.cost_attribution.enabled", "cost attribution"),
     # It needs Amazon's own library, and an account there to show that it works.
     Pending("ingest.kafka.sasl_mechanism", "this SASL mechanism", one_of("AWS_MSK_IAM")),

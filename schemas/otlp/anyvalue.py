@@ -20,7 +20,7 @@ def attribute_text(kind: int, payload: bytes) -> bytes:
         return payload
     if kind not in (BOOL, INT, DOUBLE, ARRAY_VALUE, KEY_VALUE_LIST):
         return b""
-    return _text(_message("AnyValue").FromString(payload))
+    return value_text(_message("AnyValue").FromString(payload))
 
 
 def attribute_pairs(attributes: bytes) -> list[tuple[bytes, bytes]]:
@@ -29,10 +29,11 @@ def attribute_pairs(attributes: bytes) -> list[tuple[bytes, bytes]]:
     As texts, keys are UTF-8 only if their sender's were.
     """
     # A list of key-values has them in the field that a resource has its attributes in.
-    return [(pair.key, _text(pair.value)) for pair in _message("KeyValueList").FromString(attributes).values]
+    return [(pair.key, value_text(pair.value)) for pair in _message("KeyValueList").FromString(attributes).values]
 
 
-def _text(value: Any) -> bytes:
+def value_text(value: Any) -> bytes:
+    """The text of an AnyValue whose strings are bytes."""
     case = value.WhichOneof("value")
     return _TEXTS[case](getattr(value, case)) if case in _TEXTS else b""
 
@@ -42,8 +43,10 @@ _TEXTS: dict[str, Callable[[Any], bytes]] = {
     "bool_value": lambda value: b"true" if value else b"false",
     "int_value": lambda value: b"%d" % value,
     "double_value": lambda value: float_text(value).encode(),
-    "array_value": lambda array: b"[%b]" % b"".join(map(_text, array.values)),
-    "kvlist_value": lambda pairs: b"{%b}" % b"".join(b"%b:%b" % (pair.key, _text(pair.value)) for pair in pairs.values),
+    "array_value": lambda array: b"[%b]" % b"".join(map(value_text, array.values)),
+    "kvlist_value": lambda pairs: (
+        b"{%b}" % b"".join(b"%b:%b" % (pair.key, value_text(pair.value)) for pair in pairs.values)
+    ),
 }
 
 

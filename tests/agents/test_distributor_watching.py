@@ -11,12 +11,13 @@ import grpc
 import grpc.aio
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from agents.distributor.auth import Authentication
 from agents.distributor.exposed import RecentQuantiles
+from agents.distributor.inspection import Inspection
 from agents.distributor.intake import Intake
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
@@ -64,6 +65,7 @@ class Distributor:
             partitions=4,
             max_record=1_000_000,
             multitenancy=config.multitenancy_enabled,
+            inspection=Inspection.of(config.distributor, self.metrics),
         )
         access_log = config.spanmill.distributor.access_log
         to = intake, Authentication(None)
@@ -92,7 +94,7 @@ class Distributor:
         ):
             return answer.status
 
-    def value(self, name: str, **labels: str) -> float | None:
+    def value(self, name: str, /, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
 
     def spans(self, outcome: str) -> dict[str, float | None]:
@@ -255,3 +257,78 @@ async def test_how_far_spans_end_from_the_clock_is_counted_by_tenant() -> None:
         assert 3000 <= total < 3600
         assert distributor.value("tempo_distributor_traces_per_batch_bucket", le="2.0") == 1
         assert distributor.value("tempo_distributor_traces_per_batch_sum") == 4
+
+
+def lines_of(lines: Sequence[Any], event: str) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in line.items() if k not in {"event", "log_level"}} for line in lines if line["event"] == event
+    ]
+
+
+async def test_received_spans_are_lines_with_tempos_fields() -> None:
+    """DIST-18."""
+    body = request(1, kind=Span.SPAN_KIND_SERVER, start_time_unix_nano=1_000_000_000, end_time_unix_nano=3_500_000_000)
+    message = ExportTraceServiceRequest.FromString(body)
+    span = message.resource_spans[0].scope_spans[0].spans[0]
+    span.attributes.add(key="http.status-code").value.int_value = 200
+    span.attributes.add(key="name").value.string_value = "an attribute"
+    span.status.code = Status.STATUS_CODE_ERROR
+    body = message.SerializeToString().replace(b"n1", b"n\xff")  # no UTF-8, and taken all the same
+    ids = {"tenant": "single-tenant", "spanid": f"{1:016x}", "traceid": f"{1:032x}"}
+    logged = "distributor: {log_received_spans: {enabled: true, include_all_attributes: %s}}"
+    async with started(logged % "false") as distributor:
+        with capture_logs() as lines:
+            assert await distributor.over_grpc(body) == "OK"
+        assert lines_of(lines, "received") == [ids]
+    async with started(logged % "true") as distributor:
+        with capture_logs() as lines:
+            assert await distributor.over_grpc(body) == "OK"
+        assert lines_of(lines, "received") == [
+            {
+                **ids,
+                "span_service_name": "shop",
+                "span_http_status_code": "200",
+                "span_name": "n\ufffd",
+                "span_duration_seconds": 2.5,
+                "span_kind": "SPAN_KIND_SERVER",
+                "span_status": "STATUS_CODE_ERROR",
+            }
+        ]
+
+
+async def test_only_failed_spans_are_lines_if_that_is_asked_for() -> None:
+    """DIST-18."""
+    config = "distributor: {log_received_spans: {enabled: true, filter_by_status_error: true}}"
+    async with started(config) as distributor:
+        with capture_logs() as lines:
+            await distributor.over_grpc(request(2))
+            await distributor.over_grpc(request(3, status=Status(code=Status.STATUS_CODE_ERROR)))
+        assert len(lines_of(lines, "received")) == 3
+
+
+async def test_discarded_spans_are_lines_of_their_own() -> None:
+    """DIST-18: those of a request with a bad ID; not those above the rate, which a client sends again."""
+    async with started("distributor: {log_discarded_spans: {enabled: true}}") as distributor:
+        with capture_logs() as lines:
+            await distributor.over_grpc(request(2))
+            await distributor.over_grpc(request(2, span_id=b"bad"))
+        assert lines_of(lines, "discarded") == [
+            {"tenant": "single-tenant", "spanid": b"bad".hex(), "traceid": f"{i:032x}"} for i in (1, 2)
+        ]
+    async with started(f"distributor: {{log_discarded_spans: {{enabled: true}}}}\n{SLOW}") as distributor:
+        with capture_logs() as lines:
+            assert await distributor.over_grpc(request(2)) == "RESOURCE_EXHAUSTED"
+        assert lines == []
+
+
+@pytest.mark.parametrize("root_only", [False, True])
+async def test_spans_are_counted_by_name_and_service(root_only: bool) -> None:
+    """DIST-18: a parent of zeros is none (DIST-2)."""
+    config = f"distributor: {{metric_received_spans: {{enabled: true, root_only: {str(root_only).lower()}}}}}"
+    async with started(config) as distributor:
+        await distributor.over_grpc(request(1))
+        await distributor.over_grpc(request(1, parent_span_id=bytes(8)))
+        await distributor.over_grpc(request(1, parent_span_id=b"12345678"))
+        name = "tempo_distributor_debug_spans_received_total"
+        counted = distributor.value(name, tenant="single-tenant", name="n1", service="shop")
+        assert counted == (2 if root_only else 3)
