@@ -79,6 +79,8 @@ class OwnMetrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        self.usage: CollectorRegistry | None = None
+        """What `/usage_metrics` shows, where a distributor attributes bytes (Tempo DIST-19)."""
         self.ledger = LedgerTotals()
         self.registry.register(self.ledger)
         self._define_generator()
@@ -178,10 +180,15 @@ class OwnMetrics:
 
 
 def own_routes(metrics: OwnMetrics, ready: asyncio.Event) -> list[web.RouteDef]:
-    """`/metrics`, `/healthz` (the loop answers) and `/readyz` (503 until `ready` is set)."""
+    """`/metrics`, `/usage_metrics`, `/healthz` (the loop answers) and `/readyz` (503 until `ready` is set)."""
 
     async def expose(_: web.Request) -> web.Response:
         return web.Response(body=metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def expose_usage(_: web.Request) -> web.Response:
+        if metrics.usage is None:
+            raise web.HTTPNotFound
+        return web.Response(body=generate_latest(metrics.usage), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthy(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -191,7 +198,12 @@ def own_routes(metrics: OwnMetrics, ready: asyncio.Event) -> list[web.RouteDef]:
             return web.Response(text="ready\n")
         return web.Response(text="starting\n", status=503)
 
-    return [web.get("/metrics", expose), web.get("/healthz", healthy), web.get("/readyz", readiness)]
+    return [
+        web.get("/metrics", expose),
+        web.get("/usage_metrics", expose_usage),
+        web.get("/healthz", healthy),
+        web.get("/readyz", readiness),
+    ]
 
 
 @contextlib.asynccontextmanager

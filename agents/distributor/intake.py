@@ -5,11 +5,11 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import structlog
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from agents.distributor.inspection import Inspection
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.producer import RecordProducer
@@ -28,6 +28,13 @@ EXAMPLE_EVERY_S = 1.0
 EXAMPLE_CHARACTERS = 100
 
 
+class Watcher(Protocol):
+    """Looks into requests."""
+
+    async def look(self, tenant: str, body: bytes, *, discarded: bool) -> None:
+        """At one that was within its limits, before its spans are written; `discarded`: they won't be."""
+
+
 class Intake:
     """Takes requests of OTLP bytes, cuts them by partition and has them written."""
 
@@ -40,14 +47,14 @@ class Intake:
         partitions: int,
         max_record: int,
         multitenancy: bool,
-        inspection: Inspection | None = None,
+        watchers: Sequence[Watcher] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`inspection` looks at single spans; `clock` gives seconds since 1970, which spans' ends are compared with."""
+        """`clock` gives seconds since 1970, which spans' ends are compared with."""
         self._producer, self._metrics, self._limits = producer, metrics, limits
         self._regrouping = Regrouping(partitions, max_record)
         self._multitenancy, self._clock = multitenancy, clock
-        self._inspection = inspection
+        self._watchers = tuple(watchers)
         self._shown_at_s = -EXAMPLE_EVERY_S
 
     async def push(self, arrival: Arrival, body: bytes, org_ids: Sequence[str], *, no_metrics: bool) -> None:
@@ -68,17 +75,25 @@ class Intake:
 
     async def _looked_into(self, arrival: Arrival, body: bytes, tenant: str) -> list[Piece]:
         """The request cut, and seen by what asks for it."""
-        if self._inspection is None:
+        if not self._watchers:
             return self.cut(arrival, body, tenant)
         try:
             pieces = self.cut(arrival, body, tenant)
         except RefusedError:
-            if arrival.received:
-                await self._inspection.look(tenant, body, discarded=True)
+            await self._show(arrival, body, discarded=True)
             raise
-        if arrival.received:
-            await self._inspection.look(tenant, body, discarded=False)
+        await self._show(arrival, body, discarded=False)
         return pieces
+
+    async def _show(self, arrival: Arrival, body: bytes, *, discarded: bool) -> None:
+        """Show a request that was within its limits to the watchers; if one fails, its spans are taken all the same."""
+        if not arrival.received:
+            return
+        for watcher in self._watchers:
+            try:
+                await watcher.look(arrival.tenant, body, discarded=discarded)
+            except Exception:
+                log.exception("a request couldn't be looked into", tenant=arrival.tenant)
 
     async def _hold_back(self, tenant: str, began_s: float) -> None:
         """Let an answer take as long as the tenant's requests shall, a tenth more or less (DIST-17)."""

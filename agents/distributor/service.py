@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from agents import kafka
 from agents.distributor.auth import Authentication
 from agents.distributor.inspection import Inspection
-from agents.distributor.intake import Intake
+from agents.distributor.intake import Intake, Watcher
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.presence import Presence
@@ -28,6 +29,7 @@ from agents.distributor.reception import (
     Origin,
     Reception,
 )
+from agents.distributor.usage import UsageTracker
 from agents.live_config import LiveConfig
 from agents.open_files import allow_many
 from agents.own_metrics import OwnMetrics
@@ -66,14 +68,15 @@ class Distributor:
             max_record=settings.producer_max_record_size_bytes,
             max_buffered=settings.producer_max_buffered_bytes,
         )
+        limits = TenantLimits(now or (lambda: config), lambda: self.distributors)
         self._intake = Intake(
             self.records,
             own,
-            TenantLimits(now or (lambda: config), lambda: self.distributors),
+            limits,
             partitions=partitions,
             max_record=settings.producer_max_record_size_bytes,
             multitenancy=config.multitenancy_enabled,
-            inspection=Inspection.of(config.distributor, own),
+            watchers=watchers(config, own, metrics, limits),
         )
         receivers = config.distributor.receivers
         to = self._intake, Authentication(config.spanmill.distributor.tenants)
@@ -139,6 +142,20 @@ class Distributor:
     def distributors(self) -> int:
         """How many share global rates, as last counted."""
         return 1 if self._presence is None else self._presence.distributors
+
+
+def watchers(config: Config, own: DistributorMetrics, metrics: OwnMetrics, limits: TenantLimits) -> list[Watcher]:
+    """What looks into requests, where the configuration asks for it."""
+    found: list[Watcher] = []
+    inspection, cost = Inspection.of(config.distributor, own), config.distributor.usage.cost_attribution
+    if inspection is not None:
+        found.append(inspection)
+    if cost.enabled:
+        tracker = UsageTracker(cost, limits.settings)
+        metrics.usage = CollectorRegistry()
+        metrics.usage.register(tracker)
+        found.append(tracker)
+    return found
 
 
 async def run(

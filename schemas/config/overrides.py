@@ -36,6 +36,15 @@ def check_trace_id_label(name: str) -> str:
     return name
 
 
+def check_cost_dimensions(dimensions: dict[str, str]) -> dict[str, str]:
+    """Labels that every series of usage has can't be taken: Tempo would expose nothing then, and log an error."""
+    for key, label in dimensions.items():
+        name = label or key.removeprefix("resource.").removeprefix("span.")
+        if name in {"tenant", "tracker"}:
+            raise ValueError(f"{key} becomes the label {name}, which all series have; write another after the colon")
+    return dimensions
+
+
 class ServiceGraphsOverrides(Section):
     """Of the service-graphs processor."""
 
@@ -148,8 +157,8 @@ class CostAttributionOverrides(Section):
 
     max_cardinality: Count = 0
     """Combinations that are told apart. 0: the static number."""
-    dimensions: dict[str, str] = Field(default_factory=dict)
-    """Labels by attribute."""
+    dimensions: Annotated[dict[str, str], AfterValidator(check_cost_dimensions)] = Field(default_factory=dict)
+    """Labels by attribute, which may begin with `resource.` or `span.`; an empty label is the attribute's own name."""
 
 
 class TenantOverrides(Section):

@@ -39,7 +39,6 @@ ENDPOINT = "metrics_generator.storage.remote_write.*."
 
 PENDING = (
     Pending("overrides.defaults.forwarders", "forwarders", instead="nothing is forwarded"),
-    Pending("overrides.defaults.cost_attribution.dimensions", "cost attribution", instead="nothing is attributed"),
     Pending("overrides.user_configurable_overrides.enabled", "user-configurable overrides"),
     # Each needs its cloud's own client library, and an account there to show that it works.
     *(
@@ -52,7 +51,6 @@ PENDING = (
         for protocol in ("thrift_compact", "thrift_binary")
     ),
     Pending("distributor.forwarders", "forwarders"),
-    Pending("distributor.usage.cost_attribution.enabled", "cost attribution"),
     # It needs Amazon's own library, and an account there to show that it works.
     Pending("ingest.kafka.sasl_mechanism", "this SASL mechanism", one_of("AWS_MSK_IAM")),
     # Neither librdkafka nor aiokafka sends an authorization identity.

@@ -11,13 +11,13 @@ import grpc
 import grpc.aio
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from agents.distributor.auth import Authentication
 from agents.distributor.exposed import RecentQuantiles
-from agents.distributor.inspection import Inspection
 from agents.distributor.intake import Intake
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
@@ -25,8 +25,10 @@ from agents.distributor.producer import RecordProducer
 from agents.distributor.receiver_grpc import GrpcReceiver
 from agents.distributor.receiver_http import HttpReceiver, OtlpForm
 from agents.distributor.reception import OTLP_GRPC, OTLP_HTTP, Reception
+from agents.distributor.service import watchers
 from agents.distributor.status import Code, RefusedError
 from agents.otlp_protocol import EXPORT_METHOD
+from agents.own_metrics import OwnMetrics, own_routes, serve
 from schemas.config import Config, load_config
 from schemas.otlp.splice import Piece
 
@@ -58,14 +60,15 @@ class Distributor:
     def __init__(self, config: Config) -> None:
         self.registry = CollectorRegistry()
         self.metrics, self.producer = DistributorMetrics(self.registry), RecordedProducer()
+        self.own, limits = OwnMetrics(), TenantLimits(lambda: config)
         intake = Intake(
             cast("RecordProducer", self.producer),
             self.metrics,
-            TenantLimits(lambda: config),
+            limits,
             partitions=4,
             max_record=1_000_000,
             multitenancy=config.multitenancy_enabled,
-            inspection=Inspection.of(config.distributor, self.metrics),
+            watchers=watchers(config, self.metrics, self.own, limits),
         )
         access_log = config.spanmill.distributor.access_log
         to = intake, Authentication(None)
@@ -332,3 +335,48 @@ async def test_spans_are_counted_by_name_and_service(root_only: bool) -> None:
         name = "tempo_distributor_debug_spans_received_total"
         counted = distributor.value(name, tenant="single-tenant", name="n1", service="shop")
         assert counted == (2 if root_only else 3)
+
+
+async def test_what_looks_into_requests_can_not_lose_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started("distributor: {log_received_spans: {enabled: true}}") as distributor:
+        monkeypatch.setattr("agents.distributor.inspection.traces_data", lambda _: 1 // 0)
+        with capture_logs() as lines:
+            assert await distributor.over_grpc(request(2)) == "OK"
+        assert [line["event"] for line in lines] == ["a request couldn't be looked into"]
+        assert distributor.spans("accepted")["grpc"] == 2
+
+
+COSTS = """
+distributor: {usage: {cost_attribution: {enabled: true}}}
+overrides: {defaults: {cost_attribution: {dimensions: {service.name: "", span.team: owner}}}}
+"""
+
+
+async def test_bytes_by_attributes_are_on_a_page_of_their_own() -> None:
+    """DIST-19."""
+    async with (
+        started(COSTS) as distributor,
+        serve("127.0.0.1", 0, own_routes(distributor.own, asyncio.Event())) as port,
+    ):
+        body = request(2, attributes=[KeyValue(key="team", value=AnyValue(string_value="blue"))])
+        await distributor.over_grpc(body)
+        await distributor.over_grpc(request(1))
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/usage_metrics") as answer:
+            page = await answer.text()
+        labels = 'owner="%s",service_name="shop",tenant="single-tenant",tracker="cost-attribution"'
+        (message,) = ExportTraceServiceRequest.FromString(body).resource_spans
+        (other,) = ExportTraceServiceRequest.FromString(request(1)).resource_spans
+        name = "tempo_usage_tracker_bytes_received_total"
+        assert f"{name}{{{labels % 'blue'}}} {float(message.ByteSize())}" in page
+        assert f"{name}{{{labels % '__missing__'}}} {float(other.ByteSize())}" in page
+
+
+async def test_without_cost_attribution_there_is_no_such_page() -> None:
+    """DIST-19."""
+    async with (
+        started() as distributor,
+        serve("127.0.0.1", 0, own_routes(distributor.own, asyncio.Event())) as port,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/usage_metrics") as answer,
+    ):
+        assert answer.status == 404

@@ -182,7 +182,6 @@ OF_THE_DISTRIBUTOR = """
 """
 NOTED = """
 11: overrides.X.forwarders: not implemented yet: forwarders; nothing is forwarded
-12: overrides.X.cost_attribution.dimensions: not implemented yet: cost attribution; nothing is attributed
 """
 
 
