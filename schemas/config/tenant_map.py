@@ -30,7 +30,8 @@ class TenantMap(Section):
 
     X-Scope-OrgID may be left out then; one that names another tenant is refused (403, PERMISSION_DENIED), and so is a
     client that nothing is known of (401, UNAUTHENTICATED). A token counts before a certificate; if both are known, they
-    have to be the same tenant's.
+    have to be the same tenant's. The records of the Kafka receiver say themselves whose they are: whoever may write to
+    that topic is trusted.
     """
 
     tokens_file: Annotated[Path | None, Field(strict=False)] = None
