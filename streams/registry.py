@@ -168,6 +168,7 @@ class Registry:
     def _close(self, name: str, tenant: TenantRegistry, previous_ms: int | None) -> TenantSamples:
         assert self.end_ms is not None
         interval_ms = self._tenant_interval_ms(tenant.settings)
+        tenant.count_rows()
         # Windows that nobody sent don't exist, so a tenant is written in the first one that reaches its time.
         before_ms = self.end_ms - self._interval_ms if previous_ms is None else previous_ms
         collects = tenant.settings.collects

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from schemas.config import HistogramSettings, LimitSettings
-from schemas.ledger_counters import REGISTRY
+from schemas.ledger_counters import REGISTRY, ROWS, ROWS_APPLIED, ROWS_MISFIT, ROWS_OVERFLOWED
 from schemas.limiters import LimiterState
 from schemas.metrics import METRICS, Metric
 from schemas.snapshot import SeriesKey, SeriesTotals
@@ -73,6 +73,7 @@ class TenantRegistry:
         self.settings = settings
         self.misfits = 0
         """Rows of the window with other buckets, or of another kind of histogram, than their series."""
+        self._rows = self._rows_applied = self._rows_overflowed = self._rows_misfit = 0
         self._tenant, self._shard, self._overflow = tenant, shard, overflow_labels(shard)
         self._naming = _naming(shard, settings)
         self.ledger = TenantLedger(tenant, shard, settings.external_labels)
@@ -102,6 +103,8 @@ class TenantRegistry:
         """Apply a window's rows of a label set, at least one. Keys come in canonical order, in which limits admit."""
         metric, histograms = _METRICS[key.metric], self.settings.histograms
         fitting = fitting_rows(metric, rows, histograms)
+        self._rows += len(rows)
+        self._rows_misfit += len(rows) - len(fitting)
         self.misfits += len(rows) - len(fitting)
         if not fitting:
             return
@@ -110,18 +113,35 @@ class TenantRegistry:
             label_set = LabelSet(metric, key.labels, apply_rows(metric, None, fitting, layouts, histograms, end_ms))
             self.limiters.demand.learn_cost(key.metric, label_set.cost)
             if key.labels == self._overflow or self.admission.admit(key.labels, label_set.cost):
+                self._rows_applied += len(fitting)
                 self._put(key, label_set)
                 return
+            self._rows_overflowed += len(fitting)
             key = key._replace(labels=self._overflow)
             overflow = self._label_sets.get(key)
             if overflow is None:
                 self._put(key, LabelSet(metric, key.labels, label_set.totals))
                 return
             label_set = overflow
+        else:
+            self._rows_applied += len(fitting)
         before, totals = label_set.cost, label_set.totals
         self.misfits += label_set.update(fitting, layouts, histograms, end_ms)
         if label_set.cost != before or label_set.totals.layout != totals.layout:
             self._restart(label_set, before, totals)
+
+    def count_rows(self) -> None:
+        """Put what became of the window's rows into the ledger (`schemas.ledger_balance`)."""
+        counts = (
+            (ROWS, self._rows),
+            (ROWS_APPLIED, self._rows_applied),
+            (ROWS_OVERFLOWED, self._rows_overflowed),
+            (ROWS_MISFIT, self._rows_misfit),
+        )
+        for counter, rows in counts:
+            if rows:
+                self.ledger.count_own(counter, rows)
+        self._rows = self._rows_applied = self._rows_overflowed = self._rows_misfit = 0
 
     def drop_stale(self, end_ms: int) -> None:
         """Drop what wasn't updated for longer than the stale duration (REG-23); it isn't written in this window."""

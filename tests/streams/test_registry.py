@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.config import LimitSettings
+from schemas.config import HistogramSettings, LimitSettings
 from schemas.deltas import LedgerKey
+from schemas.ledger_balance import REGISTRY_ROWS, Fate, balances
 from schemas.metrics import MetricId
 from schemas.snapshot import Cut, newest_snapshot, snapshot_records
 from streams.merged_window import merge_batches
@@ -773,6 +774,17 @@ def test_span_names_become_patterns_before_their_values_are_limited():
     assert "service_graph_request_total{client=a,server=b,span_name=GET /api/users/<_>} 1@30" in written.complete(
         T2, edge
     )
+
+
+def test_every_row_is_in_a_series_of_its_own_or_limited_or_a_misfit():
+    """`schemas.ledger_balance`: also where a limit is reached, and histograms of another kind come a window late."""
+    written = Written(limits=LimitSettings(max_active_series=6), histograms=HistogramSettings(classic=True))
+    written.complete(T1, calls("a"), latency("a", 0), latency("a", 1), calls("b"), calls("c"))
+    written.change(histograms=HistogramSettings(classic=False, native=True))
+    written.complete(T2, calls("a"), latency("a", 0), calls("c"))
+    (rows,) = balances(written.registry.ledger(), {}, (REGISTRY_ROWS,))
+    assert (rows.whole, rows.difference) == (8, 0)
+    assert rows.fates == {Fate.COUNTED: 4, Fate.LIMITED: 3, Fate.DISCARDED: 1}
 
 
 @pytest.mark.parametrize("mode", ["", "dry_run", "enabled"])
