@@ -244,6 +244,28 @@ def bookmark(config_file: Path | None, kafka: str | None, output: str, log_level
 
 @cli.command()
 @CONFIG_FILE
+@KAFKA
+@click.option("--prometheus", metavar="URL", help="Also ask this Prometheus for the ledger's series.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+@LOG_LEVEL
+def audit(
+    config_file: Path | None, kafka: str | None, prometheus: str | None, log_level: str, *, as_json: bool
+) -> None:
+    """Add up what all stages counted, and hold it against the topics; exit code 1 if something is missing.
+
+    Works while everything runs: it compares up to what the stages have saved. A line for each comparison.
+    """
+    config = read_config(config_file, kafka, log_level)
+    from agents.audit import audit
+
+    report = audit(config, prometheus)
+    click.echo(report.json() if as_json else "\n".join(report.lines()))
+    if not report.balances:
+        sys.exit(1)
+
+
+@cli.command()
+@CONFIG_FILE
 @click.option("--demo", is_flag=True, help="Also run a demo shop that sends spans.")
 @click.option("--remote-write", metavar="URL", help="Also write to a Prometheus, e.g. http://host:9090/api/v1/write.")
 @KAFKA
