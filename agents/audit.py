@@ -241,6 +241,6 @@ def _vector(url: str, query: str, at_ms: int) -> Mapping[tuple[tuple[str, str], 
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # noqa: S310  its scheme is checked above
             result = json.load(answer)["data"]["result"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{url}: no answer to a query: {error}") from error
     return {tuple(sorted(each["metric"].items())): float(each["value"][1]) for each in result}
