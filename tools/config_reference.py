@@ -206,9 +206,8 @@ def appendix() -> Iterator[str]:
     yield "## Keys of Tempo's without effect\n\nAccepted with a note.\n\n| key | why |\n|---|---|\n"
     yield from (f"| `{key}` | {why} |\n" for key, why in sorted(WITHOUT_EFFECT.items()))
     yield f"\nSo are whole blocks: {', '.join(f'`{name}`' for name in sorted(BLOCKS))}.\n\n"
-    yield "## Not implemented yet\n\nA file that asks for one of these is refused. Where it is said what happens "
-    yield "instead, it is accepted with a note, in a tenant's block too.\n\n| key | what | instead |\n|---|---|---|\n"
-    yield from (f"| `{each.key.replace('.*', '[]')}` | {each.what} | {each.instead} |\n" for each in PENDING)
+    yield "## Not implemented yet\n\nA file that asks for one of these is refused.\n\n| key | what |\n|---|---|\n"
+    yield from (f"| `{each.key.replace('.*', '[]')}` | {each.what} |\n" for each in PENDING)
 
 
 def page() -> str:

@@ -41,6 +41,9 @@ class Inspection(NamedTuple):
         if self.log_received.enabled or self.counting.enabled or (discarded and self.log_discarded.enabled):
             await asyncio.to_thread(self._look, tenant, body, discarded=discarded)
 
+    async def close(self) -> None:
+        """Nothing is left to be done."""
+
     def _look(self, tenant: str, body: bytes, *, discarded: bool) -> None:
         message = traces_data(body)
         if self.log_received.enabled:

@@ -34,6 +34,9 @@ class Watcher(Protocol):
     async def look(self, tenant: str, body: bytes, *, discarded: bool) -> None:
         """At one that was within its limits, before its spans are written; `discarded`: they won't be."""
 
+    async def close(self) -> None:
+        """Finish what has begun."""
+
 
 class Intake:
     """Takes requests of OTLP bytes, cuts them by partition and has them written."""

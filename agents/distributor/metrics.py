@@ -55,6 +55,28 @@ class DistributorMetrics:
             "name",
             "service",
         )
+        self.queue_pushes = counter(
+            "tempo_distributor_queue_pushes_total", "Requests for a forwarder, also those lost.", "name", "tenant"
+        )
+        self.queue_failures = counter(
+            "tempo_distributor_queue_pushes_failures_total",
+            "Requests for a forwarder that found its queue full.",
+            "name",
+            "tenant",
+        )
+        self.queue_length = Gauge(
+            "tempo_distributor_queue_length",
+            "Requests that wait for a forwarder.",
+            ("name", "tenant"),
+            registry=registry,
+        )
+        self.forward_failures = counter(
+            "spanmill_distributor_forward_failures_total",
+            "Requests that a forwarder couldn't send to an endpoint, by gRPC's code or our own reason.",
+            "name",
+            "tenant",
+            "code",
+        )
         self.attributes_truncated = counter(
             "tempo_distributor_attributes_truncated_total",
             "Keys and values of attributes that were too long and were cut.",

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from agents import kafka
 from agents.distributor.auth import Authentication
+from agents.distributor.forwarders import Forwarding
 from agents.distributor.inspection import Inspection
 from agents.distributor.intake import Intake, Watcher
 from agents.distributor.limits import TenantLimits
@@ -51,7 +52,7 @@ class Distributor:
     ) -> None:
         """`now` gives the configuration with the tenants' overrides as they are; without it they are `config`'s.
 
-        Raises OSError if the file of tokens can't be used.
+        Raises OSError if the file of tokens, or a forwarder's certificate, can't be used.
         """
         names = TopicNames.of(config)
         shared = config.overrides.defaults.ingestion.rate_strategy == "global"
@@ -69,6 +70,7 @@ class Distributor:
             max_buffered=settings.producer_max_buffered_bytes,
         )
         limits = TenantLimits(now or (lambda: config), lambda: self.distributors)
+        self._watchers = watchers(config, own, metrics, limits)
         self._intake = Intake(
             self.records,
             own,
@@ -76,7 +78,7 @@ class Distributor:
             partitions=partitions,
             max_record=settings.producer_max_record_size_bytes,
             multitenancy=config.multitenancy_enabled,
-            watchers=watchers(config, own, metrics, limits),
+            watchers=self._watchers,
         )
         receivers = config.distributor.receivers
         to = self._intake, Authentication(config.spanmill.distributor.tenants)
@@ -128,6 +130,7 @@ class Distributor:
         """Answer what is in flight, then stop."""
         await asyncio.gather(*(receiver.stop() for receiver in self._receivers))
         await self.records.close()
+        await asyncio.gather(*(watcher.close() for watcher in self._watchers))
         await asyncio.to_thread(self._producer.close)
         if self._presence is not None:
             await asyncio.to_thread(self._presence.close)
@@ -145,7 +148,7 @@ class Distributor:
 
 
 def watchers(config: Config, own: DistributorMetrics, metrics: OwnMetrics, limits: TenantLimits) -> list[Watcher]:
-    """What looks into requests, where the configuration asks for it."""
+    """What looks into requests, where the configuration asks for it. Raises OSError for a forwarder's certificate."""
     found: list[Watcher] = []
     inspection, cost = Inspection.of(config.distributor, own), config.distributor.usage.cost_attribution
     if inspection is not None:
@@ -155,6 +158,8 @@ def watchers(config: Config, own: DistributorMetrics, metrics: OwnMetrics, limit
         metrics.usage = CollectorRegistry()
         metrics.usage.register(tracker)
         found.append(tracker)
+    if config.distributor.forwarders:
+        found.append(Forwarding(config.distributor.forwarders, limits.settings, own))
     return found
 
 

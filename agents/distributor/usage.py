@@ -108,6 +108,9 @@ class UsageTracker(Collector):
         sizes = await asyncio.to_thread(attributed, body, dimensions)
         self._add(tenant, dimensions.labels, sizes, settings.cost_max_cardinality or self._config.max_cardinality)
 
+    async def close(self) -> None:
+        """Nothing is left to be done."""
+
     def _add(self, tenant: str, labels: Values, sizes: Mapping[Values, int], most: int) -> None:
         now_s = self._clock()
         if now_s - self._purged_s >= PURGE_EVERY_S:

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.config.cors import CorsSettings
 from schemas.config.durations import Seconds
+from schemas.config.forwarders import Forwarders
 from schemas.config.kafka_receiver import KafkaReceiver
 from schemas.config.section import Count, Int, Section
 from schemas.config.server_tls import ServerTls
@@ -234,6 +235,6 @@ class DistributorConfig(Section):
     log_received_spans: LogSpans = LogSpans()
     log_discarded_spans: LogSpans = LogSpans()
     metric_received_spans: MetricSpans = MetricSpans()
-    forwarders: tuple[dict[str, Any], ...] = ()
-    """Where else spans are sent to."""
+    forwarders: Forwarders = ()
+    """Where else spans are sent to. A tenant's overrides say which of them get a copy of its spans."""
     usage: Usage = Usage()

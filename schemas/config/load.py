@@ -15,7 +15,7 @@ from schemas.config.generator import SpanMetricsConfig
 from schemas.config.mappings import collisions
 from schemas.config.messages import ConfigError, at, describe
 from schemas.config.overrides import OverridesFile, SpanMetricsOverrides, TenantOverrides
-from schemas.config.pending import Pending, asked_for, asked_for_by_tenant
+from schemas.config.pending import Pending, asked_for
 from schemas.config.runtime import RuntimeOverrides, complete
 from schemas.config.section import Section
 from schemas.config.spellings import respell, value_at
@@ -216,18 +216,10 @@ def with_value(values: Any, path: Path, value: Any) -> Any:
     return {key: with_value(item, path[1:], value) if key == path[0] else item for key, item in values.items()}
 
 
-def not_implemented(asked: Iterable[tuple[Path, Pending]], place: Path = ()) -> Iterator[tuple[Path, str]]:
-    """What a file, or its block at `place`, asks for and must not, as problems."""
+def not_implemented(asked: Iterable[tuple[Path, Pending]]) -> Iterator[tuple[Path, str]]:
+    """What a file asks for and must not, as problems."""
     for path, pending in asked:
-        if not pending.instead:
-            yield (*place, *path), f"not implemented yet: {pending.what}; leave it out"
-
-
-def not_implemented_notes(asked: Iterable[tuple[Path, Pending]], place: Path = ()) -> Iterator[tuple[Path, str]]:
-    """What it asks for and may, as notes."""
-    for path, pending in asked:
-        if pending.instead:
-            yield (*place, *path), f"not implemented yet: {pending.what}; {pending.instead}"
+        yield path, f"not implemented yet: {pending.what}; leave it out"
 
 
 def other_topic(config: Config) -> Iterator[tuple[Path, str]]:
@@ -259,15 +251,14 @@ def collisions_of(config: Config, block: TenantOverrides, place: Path) -> Iterat
 def block_problems(config: Config, tenant: str, block: TenantOverrides) -> Iterator[tuple[Path, str]]:
     """What the models of a tenant's block don't see."""
     place: Path = ("overrides", tenant)
-    yield from not_implemented(asked_for_by_tenant(block), place)
     yield from collisions_of(config, block, place)
 
 
 def config_notes(config: Config) -> Iterator[tuple[Path, str]]:
     """What deserves a line although nothing is wrong."""
     block = config.overrides.defaults
-    yield from not_implemented_notes(asked_for(config))
     yield from processor_notes(block, DEFAULTS)
+    yield from forwarder_notes(config, block, DEFAULTS)
     if not config.overrides.per_tenant_override_config and not runs(block):
         hint = "no processor runs, so no metrics are made; write [service-graphs, span-metrics]"
         yield (*DEFAULTS, GENERATOR, "processors"), hint
@@ -276,8 +267,8 @@ def config_notes(config: Config) -> Iterator[tuple[Path, str]]:
 
 def block_notes(config: Config, tenant: str, block: TenantOverrides) -> Iterator[tuple[Path, str]]:
     """The same of a tenant's block."""
-    yield from not_implemented_notes(asked_for_by_tenant(block), ("overrides", tenant))
     yield from processor_notes(block, ("overrides", tenant))
+    yield from forwarder_notes(config, block, ("overrides", tenant))
     yield from interval_notes(config, block, ("overrides", tenant))
 
 
@@ -285,6 +276,14 @@ def processor_notes(block: TenantOverrides, place: Path) -> Iterator[tuple[Path,
     """Processors that don't exist are ignored, in Tempo's words (INST-4)."""
     for processor in unknown_processors(block.metrics_generator.processors):
         yield (*place, GENERATOR, "processors"), f"ignoring unknown metrics-generator processor {processor!r}"
+
+
+def forwarder_notes(config: Config, block: TenantOverrides, place: Path) -> Iterator[tuple[Path, str]]:
+    """Forwarders that don't exist are ignored (DIST-15)."""
+    known = {each.name for each in config.distributor.forwarders}
+    for name in block.forwarders:
+        if name not in known:
+            yield (*place, "forwarders"), f"ignoring unknown forwarder {name!r}"
 
 
 def runs(block: TenantOverrides) -> bool:

@@ -1,8 +1,7 @@
 """Settings that are read and checked in shape, but that nothing acts on yet.
 
-One that switches such a thing on is an error, never silently ignored. What Tempo's distributor would do for a tenant is
-noted instead: processors and registry do the same without it, and a Tempo's overrides should serve as they are. This
-table is the only such list: whoever implements a setting deletes its line here.
+One that switches such a thing on is an error, never silently ignored. This table is the only such list: whoever
+implements a setting deletes its line here.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,8 +20,6 @@ class Pending(NamedTuple):
     """It would do."""
     asks: Callable[[Any], bool] = bool
     """Whether a value asks for that."""
-    instead: str = ""
-    """What happens when a file asks for it all the same; empty: such a file is refused."""
 
 
 def other_than(*values: object) -> Callable[[Any], bool]:
@@ -38,7 +35,6 @@ def one_of(*values: object) -> Callable[[Any], bool]:
 ENDPOINT = "metrics_generator.storage.remote_write.*."
 
 PENDING = (
-    Pending("overrides.defaults.forwarders", "forwarders", instead="nothing is forwarded"),
     Pending("overrides.user_configurable_overrides.enabled", "user-configurable overrides"),
     # Each needs its cloud's own client library, and an account there to show that it works.
     *(
@@ -50,7 +46,6 @@ PENDING = (
         Pending(f"distributor.receivers.jaeger.protocols.{protocol}", "Jaeger over UDP", other_than(None))
         for protocol in ("thrift_compact", "thrift_binary")
     ),
-    Pending("distributor.forwarders", "forwarders"),
     # It needs Amazon's own library, and an account there to show that it works.
     Pending("ingest.kafka.sasl_mechanism", "this SASL mechanism", one_of("AWS_MSK_IAM")),
     # Neither librdkafka nor aiokafka sends an authorization identity.
@@ -63,24 +58,12 @@ PENDING = (
 )
 
 
-DEFAULTS = "overrides.defaults."
-
-
 def asked_for(config: Section) -> Iterator[tuple[Path, Pending]]:
     """The settings of a configuration that ask for what isn't implemented, and their places."""
     for pending in PENDING:
         for path, value in values_at(config, tuple(pending.key.split("."))):
             if pending.asks(value):
                 yield path, pending
-
-
-def asked_for_by_tenant(block: Section) -> Iterator[tuple[Path, Pending]]:
-    """The same of a tenant's block of overrides, whose paths begin there."""
-    for pending in PENDING:
-        if pending.key.startswith(DEFAULTS):
-            for path, value in values_at(block, tuple(pending.key.removeprefix(DEFAULTS).split("."))):
-                if pending.asks(value):
-                    yield path, pending
 
 
 def values_at(value: Any, pattern: tuple[str, ...], at: Path = ()) -> Iterator[tuple[Path, Any]]:

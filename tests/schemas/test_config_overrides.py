@@ -181,11 +181,11 @@ OF_THE_DISTRIBUTOR = """
     metrics_generator: {processors: [span-metrics], max_active_series: 5}
 """
 NOTED = """
-11: overrides.X.forwarders: not implemented yet: forwarders; nothing is forwarded
+11: overrides.X.forwarders: ignoring unknown forwarder 'otel'
 """
 
 
-def test_what_the_distributor_would_do_for_a_tenant_is_noted_and_the_rest_holds() -> None:
+def test_a_forwarder_that_is_not_there_is_noted_and_the_rest_holds() -> None:
     static = load_config(None, f"\noverrides:{OF_THE_DISTRIBUTOR.replace('X', 'defaults')}")
     assert static.notes == tuple(f"<text>:{line}" for line in NOTED.replace("X", "defaults").strip().splitlines())
     config = configured(f"\noverrides:{OF_THE_DISTRIBUTOR.replace('X', 'shop')}")
@@ -196,10 +196,10 @@ def test_what_the_distributor_would_do_for_a_tenant_is_noted_and_the_rest_holds(
         assert settings.limits.max_active_series == 5
 
 
-def test_ovr_4_what_the_distributor_would_do_is_noted_under_its_flat_name() -> None:
+def test_ovr_4_a_forwarder_that_is_not_there_is_noted_under_its_flat_name() -> None:
     file = "overrides:\n  shop:\n    ingestion_rate_limit_bytes: 1000\n    forwarders: [otel]\n"
     assert configured(file, legacy=True).runtime.notes == (
-        "overrides.yaml:4: overrides.shop.forwarders: not implemented yet: forwarders; nothing is forwarded",
+        "overrides.yaml:4: overrides.shop.forwarders: ignoring unknown forwarder 'otel'",
     )
 
 
