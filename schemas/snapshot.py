@@ -6,7 +6,7 @@ name the writer, so that a zombie's parts can't mix with another's: a snapshot i
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -89,7 +89,7 @@ class Cut:
     offset with something that they don't: who reads from there on, and passes over what was applied, goes on exactly.
     `adopted_after` holds what was delivered when adopting began (`Shard.adopt`), None if it didn't. `rules` is None
     where whoever reads the log knows its rules from elsewhere. `shards` is how many partitions `[deltas]` has, 0 if
-    that isn't known.
+    that isn't known. `written` is, by tenant, the last window in which its series were.
     """
 
     shard: int
@@ -104,6 +104,7 @@ class Cut:
     rules: RulesInForce | None = None
     limiters: Sequence[LimiterState] = ()
     shards: int = 0
+    written: Mapping[str, int] = field(default_factory=dict)
 
 
 class SnapshotName(NamedTuple):
@@ -230,6 +231,7 @@ def _message(cut: Cut) -> pb.Snapshot:
         series=[_series_message(key, totals, tenants, layouts) for key, totals in cut.series],
         ledger=[_ledger_message(entry, tenants) for entry in cut.ledger],
         limiters=map(limiter_message, cut.limiters),
+        written=cut.written,
         rules=b"" if cut.rules is None else encode_rules(cut.rules),
         # After what fills them.
         tenants=list(tenants),
@@ -305,6 +307,7 @@ def _cut(message: pb.Snapshot) -> Cut:
         ledger=ledger,
         rules=decode_rules(message.rules) if message.rules else None,
         limiters=tuple(limiter_state(entry) for entry in message.limiters),
+        written=dict(message.written),
     )
 
 

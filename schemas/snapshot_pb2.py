@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16schemas/snapshot.proto\x12\x14spanmill.snapshot.v1\"W\n\x10SnapshotManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\r\n\x05parts\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\xd6\x04\n\x08Snapshot\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\x12\x12\n\npartitions\x18\x04 \x01(\r\x12<\n\x07\x61pplied\x18\x05 \x03(\x0b\x32+.spanmill.snapshot.v1.Snapshot.AppliedEntry\x12:\n\x06waived\x18\x06 \x03(\x0b\x32*.spanmill.snapshot.v1.Snapshot.WaivedEntry\x12\x30\n\x08\x61\x64option\x18\x07 \x01(\x0b\x32\x1e.spanmill.snapshot.v1.Adoption\x12\x0f\n\x07tenants\x18\x08 \x03(\t\x12-\n\x07layouts\x18\t \x03(\x0b\x32\x1c.spanmill.snapshot.v1.Layout\x12,\n\x06series\x18\n \x03(\x0b\x32\x1c.spanmill.snapshot.v1.Series\x12\x32\n\x06ledger\x18\x0b \x03(\x0b\x32\".spanmill.snapshot.v1.LedgerSeries\x12\r\n\x05rules\x18\x0c \x01(\x0c\x12\x36\n\x08limiters\x18\r \x03(\x0b\x32$.spanmill.snapshot.v1.TenantLimiters\x12\x0e\n\x06shards\x18\x0e \x01(\r\x1a.\n\x0c\x41ppliedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a-\n\x0bWaivedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"~\n\x08\x41\x64option\x12@\n\tdelivered\x18\x01 \x03(\x0b\x32-.spanmill.snapshot.v1.Adoption.DeliveredEntry\x1a\x30\n\x0e\x44\x65liveredEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x18\n\x06Layout\x12\x0e\n\x06\x62ounds\x18\x01 \x03(\x01\"\xbd\x02\n\x06Series\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0e\n\x06labels\x18\x02 \x01(\x0c\x12\x0e\n\x06metric\x18\x03 \x01(\r\x12\x0e\n\x06layout\x18\x04 \x01(\r\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x11\n\tcounts_lo\x18\x06 \x03(\x06\x12\x11\n\tcounts_hi\x18\x07 \x03(\x10\x12\x0e\n\x06sum_lo\x18\x08 \x01(\x06\x12\x0e\n\x06sum_hi\x18\t \x01(\x10\x12\x12\n\nupdated_ms\x18\n \x01(\x03\x12\r\n\x05\x66resh\x18\x0b \x01(\x08\x12\x31\n\texemplars\x18\x0c \x03(\x0b\x32\x1e.spanmill.snapshot.v1.Exemplar\x12\x32\n\x06native\x18\r \x01(\x0b\x32\".spanmill.snapshot.v1.NativeTotals\x12\x11\n\trestarted\x18\x0e \x01(\x08\";\n\x08\x45xemplar\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\r\x12\r\n\x05trace\x18\x02 \x01(\x0c\x12\x10\n\x08value_ns\x18\x03 \x01(\x03\"\x95\x01\n\x0cLedgerSeries\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\t\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.spanmill.snapshot.v1.LedgerLabel\x12\x10\n\x08total_lo\x18\x04 \x01(\x06\x12\x10\n\x08total_hi\x18\x05 \x01(\x10\x12\r\n\x05\x66resh\x18\x06 \x01(\x08\"*\n\x0bLedgerLabel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xc2\x03\n\x0eTenantLimiters\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12.\n\x06\x64\x65mand\x18\x02 \x01(\x0b\x32\x1e.spanmill.snapshot.v1.Sketches\x12>\n\x05\x63osts\x18\x03 \x03(\x0b\x32/.spanmill.snapshot.v1.TenantLimiters.CostsEntry\x12.\n\x06labels\x18\x04 \x01(\x0b\x32\x1e.spanmill.snapshot.v1.Sketches\x12Q\n\x0flabel_estimates\x18\x05 \x03(\x0b\x32\x38.spanmill.snapshot.v1.TenantLimiters.LabelEstimatesEntry\x12\x13\n\x0blabels_over\x18\x06 \x03(\t\x12\x33\n\nspan_names\x18\x07 \x01(\x0b\x32\x1f.spanmill.snapshot.v1.SpanNames\x1a,\n\nCostsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x35\n\x13LabelEstimatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"M\n\x08Sketches\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x33\n\x07periods\x18\x02 \x03(\x0b\x32\".spanmill.snapshot.v1.SketchPeriod\"=\n\x0cSketchPeriod\x12\x0e\n\x06period\x18\x01 \x01(\x03\x12\r\n\x05words\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\x11\"\x81\x01\n\tSpanNames\x12\x13\n\x0bnext_number\x18\x01 \x01(\x04\x12/\n\x08\x63lusters\x18\x02 \x03(\x0b\x32\x1d.spanmill.snapshot.v1.Cluster\x12.\n\x05nodes\x18\x03 \x03(\x0b\x32\x1f.spanmill.snapshot.v1.TokenNode\")\n\x07\x43luster\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x03(\t\"<\n\tTokenNode\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08\x63hildren\x18\x02 \x01(\r\x12\x10\n\x08\x63lusters\x18\x03 \x03(\x04\"\xa2\x02\n\x0cNativeTotals\x12\x19\n\x11\x63onfigured_schema\x18\x01 \x01(\x11\x12\x13\n\x0bmax_buckets\x18\x02 \x01(\x04\x12\x14\n\x0cmin_reset_ms\x18\x03 \x01(\x04\x12\x0e\n\x06schema\x18\x04 \x01(\x11\x12\x10\n\x08reset_ms\x18\x05 \x01(\x03\x12\x12\n\nzero_count\x18\x06 \x01(\x04\x12\x0f\n\x07indices\x18\x07 \x03(\x11\x12\x0e\n\x06\x63ounts\x18\x08 \x03(\x04\x12\x38\n\texemplars\x18\t \x03(\x0b\x32%.spanmill.snapshot.v1.OfferedExemplar\x12;\n\x0clast_written\x18\n \x01(\x0b\x32%.spanmill.snapshot.v1.OfferedExemplar\"C\n\x0fOfferedExemplar\x12\x10\n\x08value_ns\x18\x01 \x01(\x03\x12\r\n\x05trace\x18\x02 \x01(\x0c\x12\x0f\n\x07seen_ms\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16schemas/snapshot.proto\x12\x14spanmill.snapshot.v1\"W\n\x10SnapshotManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\r\n\x05parts\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\xc4\x05\n\x08Snapshot\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\x12\x12\n\npartitions\x18\x04 \x01(\r\x12<\n\x07\x61pplied\x18\x05 \x03(\x0b\x32+.spanmill.snapshot.v1.Snapshot.AppliedEntry\x12:\n\x06waived\x18\x06 \x03(\x0b\x32*.spanmill.snapshot.v1.Snapshot.WaivedEntry\x12\x30\n\x08\x61\x64option\x18\x07 \x01(\x0b\x32\x1e.spanmill.snapshot.v1.Adoption\x12\x0f\n\x07tenants\x18\x08 \x03(\t\x12-\n\x07layouts\x18\t \x03(\x0b\x32\x1c.spanmill.snapshot.v1.Layout\x12,\n\x06series\x18\n \x03(\x0b\x32\x1c.spanmill.snapshot.v1.Series\x12\x32\n\x06ledger\x18\x0b \x03(\x0b\x32\".spanmill.snapshot.v1.LedgerSeries\x12\r\n\x05rules\x18\x0c \x01(\x0c\x12\x36\n\x08limiters\x18\r \x03(\x0b\x32$.spanmill.snapshot.v1.TenantLimiters\x12\x0e\n\x06shards\x18\x0e \x01(\r\x12<\n\x07written\x18\x0f \x03(\x0b\x32+.spanmill.snapshot.v1.Snapshot.WrittenEntry\x1a.\n\x0c\x41ppliedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a-\n\x0bWaivedEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0cWrittenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"~\n\x08\x41\x64option\x12@\n\tdelivered\x18\x01 \x03(\x0b\x32-.spanmill.snapshot.v1.Adoption.DeliveredEntry\x1a\x30\n\x0e\x44\x65liveredEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x18\n\x06Layout\x12\x0e\n\x06\x62ounds\x18\x01 \x03(\x01\"\xbd\x02\n\x06Series\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0e\n\x06labels\x18\x02 \x01(\x0c\x12\x0e\n\x06metric\x18\x03 \x01(\r\x12\x0e\n\x06layout\x18\x04 \x01(\r\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x11\n\tcounts_lo\x18\x06 \x03(\x06\x12\x11\n\tcounts_hi\x18\x07 \x03(\x10\x12\x0e\n\x06sum_lo\x18\x08 \x01(\x06\x12\x0e\n\x06sum_hi\x18\t \x01(\x10\x12\x12\n\nupdated_ms\x18\n \x01(\x03\x12\r\n\x05\x66resh\x18\x0b \x01(\x08\x12\x31\n\texemplars\x18\x0c \x03(\x0b\x32\x1e.spanmill.snapshot.v1.Exemplar\x12\x32\n\x06native\x18\r \x01(\x0b\x32\".spanmill.snapshot.v1.NativeTotals\x12\x11\n\trestarted\x18\x0e \x01(\x08\";\n\x08\x45xemplar\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\r\x12\r\n\x05trace\x18\x02 \x01(\x0c\x12\x10\n\x08value_ns\x18\x03 \x01(\x03\"\x95\x01\n\x0cLedgerSeries\x12\x0e\n\x06tenant\x18\x01 \x01(\r\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\t\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.spanmill.snapshot.v1.LedgerLabel\x12\x10\n\x08total_lo\x18\x04 \x01(\x06\x12\x10\n\x08total_hi\x18\x05 \x01(\x10\x12\r\n\x05\x66resh\x18\x06 \x01(\x08\"*\n\x0bLedgerLabel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xc2\x03\n\x0eTenantLimiters\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12.\n\x06\x64\x65mand\x18\x02 \x01(\x0b\x32\x1e.spanmill.snapshot.v1.Sketches\x12>\n\x05\x63osts\x18\x03 \x03(\x0b\x32/.spanmill.snapshot.v1.TenantLimiters.CostsEntry\x12.\n\x06labels\x18\x04 \x01(\x0b\x32\x1e.spanmill.snapshot.v1.Sketches\x12Q\n\x0flabel_estimates\x18\x05 \x03(\x0b\x32\x38.spanmill.snapshot.v1.TenantLimiters.LabelEstimatesEntry\x12\x13\n\x0blabels_over\x18\x06 \x03(\t\x12\x33\n\nspan_names\x18\x07 \x01(\x0b\x32\x1f.spanmill.snapshot.v1.SpanNames\x1a,\n\nCostsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x35\n\x13LabelEstimatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"M\n\x08Sketches\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x33\n\x07periods\x18\x02 \x03(\x0b\x32\".spanmill.snapshot.v1.SketchPeriod\"=\n\x0cSketchPeriod\x12\x0e\n\x06period\x18\x01 \x01(\x03\x12\r\n\x05words\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\x11\"\x81\x01\n\tSpanNames\x12\x13\n\x0bnext_number\x18\x01 \x01(\x04\x12/\n\x08\x63lusters\x18\x02 \x03(\x0b\x32\x1d.spanmill.snapshot.v1.Cluster\x12.\n\x05nodes\x18\x03 \x03(\x0b\x32\x1f.spanmill.snapshot.v1.TokenNode\")\n\x07\x43luster\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x03(\t\"<\n\tTokenNode\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08\x63hildren\x18\x02 \x01(\r\x12\x10\n\x08\x63lusters\x18\x03 \x03(\x04\"\xa2\x02\n\x0cNativeTotals\x12\x19\n\x11\x63onfigured_schema\x18\x01 \x01(\x11\x12\x13\n\x0bmax_buckets\x18\x02 \x01(\x04\x12\x14\n\x0cmin_reset_ms\x18\x03 \x01(\x04\x12\x0e\n\x06schema\x18\x04 \x01(\x11\x12\x10\n\x08reset_ms\x18\x05 \x01(\x03\x12\x12\n\nzero_count\x18\x06 \x01(\x04\x12\x0f\n\x07indices\x18\x07 \x03(\x11\x12\x0e\n\x06\x63ounts\x18\x08 \x03(\x04\x12\x38\n\texemplars\x18\t \x03(\x0b\x32%.spanmill.snapshot.v1.OfferedExemplar\x12;\n\x0clast_written\x18\n \x01(\x0b\x32%.spanmill.snapshot.v1.OfferedExemplar\"C\n\x0fOfferedExemplar\x12\x10\n\x08value_ns\x18\x01 \x01(\x03\x12\r\n\x05trace\x18\x02 \x01(\x0c\x12\x0f\n\x07seen_ms\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT_APPLIEDENTRY']._serialized_options = b'8\001'
   _globals['_SNAPSHOT_WAIVEDENTRY']._loaded_options = None
   _globals['_SNAPSHOT_WAIVEDENTRY']._serialized_options = b'8\001'
+  _globals['_SNAPSHOT_WRITTENENTRY']._loaded_options = None
+  _globals['_SNAPSHOT_WRITTENENTRY']._serialized_options = b'8\001'
   _globals['_ADOPTION_DELIVEREDENTRY']._loaded_options = None
   _globals['_ADOPTION_DELIVEREDENTRY']._serialized_options = b'8\001'
   _globals['_TENANTLIMITERS_COSTSENTRY']._loaded_options = None
@@ -44,43 +46,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOTMANIFEST']._serialized_start=48
   _globals['_SNAPSHOTMANIFEST']._serialized_end=135
   _globals['_SNAPSHOT']._serialized_start=138
-  _globals['_SNAPSHOT']._serialized_end=736
-  _globals['_SNAPSHOT_APPLIEDENTRY']._serialized_start=643
-  _globals['_SNAPSHOT_APPLIEDENTRY']._serialized_end=689
-  _globals['_SNAPSHOT_WAIVEDENTRY']._serialized_start=691
-  _globals['_SNAPSHOT_WAIVEDENTRY']._serialized_end=736
-  _globals['_ADOPTION']._serialized_start=738
-  _globals['_ADOPTION']._serialized_end=864
-  _globals['_ADOPTION_DELIVEREDENTRY']._serialized_start=816
-  _globals['_ADOPTION_DELIVEREDENTRY']._serialized_end=864
-  _globals['_LAYOUT']._serialized_start=866
-  _globals['_LAYOUT']._serialized_end=890
-  _globals['_SERIES']._serialized_start=893
-  _globals['_SERIES']._serialized_end=1210
-  _globals['_EXEMPLAR']._serialized_start=1212
-  _globals['_EXEMPLAR']._serialized_end=1271
-  _globals['_LEDGERSERIES']._serialized_start=1274
-  _globals['_LEDGERSERIES']._serialized_end=1423
-  _globals['_LEDGERLABEL']._serialized_start=1425
-  _globals['_LEDGERLABEL']._serialized_end=1467
-  _globals['_TENANTLIMITERS']._serialized_start=1470
-  _globals['_TENANTLIMITERS']._serialized_end=1920
-  _globals['_TENANTLIMITERS_COSTSENTRY']._serialized_start=1821
-  _globals['_TENANTLIMITERS_COSTSENTRY']._serialized_end=1865
-  _globals['_TENANTLIMITERS_LABELESTIMATESENTRY']._serialized_start=1867
-  _globals['_TENANTLIMITERS_LABELESTIMATESENTRY']._serialized_end=1920
-  _globals['_SKETCHES']._serialized_start=1922
-  _globals['_SKETCHES']._serialized_end=1999
-  _globals['_SKETCHPERIOD']._serialized_start=2001
-  _globals['_SKETCHPERIOD']._serialized_end=2062
-  _globals['_SPANNAMES']._serialized_start=2065
-  _globals['_SPANNAMES']._serialized_end=2194
-  _globals['_CLUSTER']._serialized_start=2196
-  _globals['_CLUSTER']._serialized_end=2237
-  _globals['_TOKENNODE']._serialized_start=2239
-  _globals['_TOKENNODE']._serialized_end=2299
-  _globals['_NATIVETOTALS']._serialized_start=2302
-  _globals['_NATIVETOTALS']._serialized_end=2592
-  _globals['_OFFEREDEXEMPLAR']._serialized_start=2594
-  _globals['_OFFEREDEXEMPLAR']._serialized_end=2661
+  _globals['_SNAPSHOT']._serialized_end=846
+  _globals['_SNAPSHOT_APPLIEDENTRY']._serialized_start=705
+  _globals['_SNAPSHOT_APPLIEDENTRY']._serialized_end=751
+  _globals['_SNAPSHOT_WAIVEDENTRY']._serialized_start=753
+  _globals['_SNAPSHOT_WAIVEDENTRY']._serialized_end=798
+  _globals['_SNAPSHOT_WRITTENENTRY']._serialized_start=800
+  _globals['_SNAPSHOT_WRITTENENTRY']._serialized_end=846
+  _globals['_ADOPTION']._serialized_start=848
+  _globals['_ADOPTION']._serialized_end=974
+  _globals['_ADOPTION_DELIVEREDENTRY']._serialized_start=926
+  _globals['_ADOPTION_DELIVEREDENTRY']._serialized_end=974
+  _globals['_LAYOUT']._serialized_start=976
+  _globals['_LAYOUT']._serialized_end=1000
+  _globals['_SERIES']._serialized_start=1003
+  _globals['_SERIES']._serialized_end=1320
+  _globals['_EXEMPLAR']._serialized_start=1322
+  _globals['_EXEMPLAR']._serialized_end=1381
+  _globals['_LEDGERSERIES']._serialized_start=1384
+  _globals['_LEDGERSERIES']._serialized_end=1533
+  _globals['_LEDGERLABEL']._serialized_start=1535
+  _globals['_LEDGERLABEL']._serialized_end=1577
+  _globals['_TENANTLIMITERS']._serialized_start=1580
+  _globals['_TENANTLIMITERS']._serialized_end=2030
+  _globals['_TENANTLIMITERS_COSTSENTRY']._serialized_start=1931
+  _globals['_TENANTLIMITERS_COSTSENTRY']._serialized_end=1975
+  _globals['_TENANTLIMITERS_LABELESTIMATESENTRY']._serialized_start=1977
+  _globals['_TENANTLIMITERS_LABELESTIMATESENTRY']._serialized_end=2030
+  _globals['_SKETCHES']._serialized_start=2032
+  _globals['_SKETCHES']._serialized_end=2109
+  _globals['_SKETCHPERIOD']._serialized_start=2111
+  _globals['_SKETCHPERIOD']._serialized_end=2172
+  _globals['_SPANNAMES']._serialized_start=2175
+  _globals['_SPANNAMES']._serialized_end=2304
+  _globals['_CLUSTER']._serialized_start=2306
+  _globals['_CLUSTER']._serialized_end=2347
+  _globals['_TOKENNODE']._serialized_start=2349
+  _globals['_TOKENNODE']._serialized_end=2409
+  _globals['_NATIVETOTALS']._serialized_start=2412
+  _globals['_NATIVETOTALS']._serialized_end=2702
+  _globals['_OFFEREDEXEMPLAR']._serialized_start=2704
+  _globals['_OFFEREDEXEMPLAR']._serialized_end=2771
 # @@protoc_insertion_point(module_scope)

@@ -20,7 +20,7 @@ class SnapshotManifest(_message.Message):
     def __init__(self, format_version: _Optional[int] = ..., parts: _Optional[int] = ..., digest: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("shard", "end_ms", "next_offset", "partitions", "applied", "waived", "adoption", "tenants", "layouts", "series", "ledger", "rules", "limiters", "shards")
+    __slots__ = ("shard", "end_ms", "next_offset", "partitions", "applied", "waived", "adoption", "tenants", "layouts", "series", "ledger", "rules", "limiters", "shards", "written")
     class AppliedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,13 @@ class Snapshot(_message.Message):
         key: int
         value: int
         def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    class WrittenEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     SHARD_FIELD_NUMBER: _ClassVar[int]
     END_MS_FIELD_NUMBER: _ClassVar[int]
     NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +56,7 @@ class Snapshot(_message.Message):
     RULES_FIELD_NUMBER: _ClassVar[int]
     LIMITERS_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
     shard: int
     end_ms: int
     next_offset: int
@@ -63,7 +71,8 @@ class Snapshot(_message.Message):
     rules: bytes
     limiters: _containers.RepeatedCompositeFieldContainer[TenantLimiters]
     shards: int
-    def __init__(self, shard: _Optional[int] = ..., end_ms: _Optional[int] = ..., next_offset: _Optional[int] = ..., partitions: _Optional[int] = ..., applied: _Optional[_Mapping[int, int]] = ..., waived: _Optional[_Mapping[int, int]] = ..., adoption: _Optional[_Union[Adoption, _Mapping]] = ..., tenants: _Optional[_Iterable[str]] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., ledger: _Optional[_Iterable[_Union[LedgerSeries, _Mapping]]] = ..., rules: _Optional[bytes] = ..., limiters: _Optional[_Iterable[_Union[TenantLimiters, _Mapping]]] = ..., shards: _Optional[int] = ...) -> None: ...
+    written: _containers.ScalarMap[str, int]
+    def __init__(self, shard: _Optional[int] = ..., end_ms: _Optional[int] = ..., next_offset: _Optional[int] = ..., partitions: _Optional[int] = ..., applied: _Optional[_Mapping[int, int]] = ..., waived: _Optional[_Mapping[int, int]] = ..., adoption: _Optional[_Union[Adoption, _Mapping]] = ..., tenants: _Optional[_Iterable[str]] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., series: _Optional[_Iterable[_Union[Series, _Mapping]]] = ..., ledger: _Optional[_Iterable[_Union[LedgerSeries, _Mapping]]] = ..., rules: _Optional[bytes] = ..., limiters: _Optional[_Iterable[_Union[TenantLimiters, _Mapping]]] = ..., shards: _Optional[int] = ..., written: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Adoption(_message.Message):
     __slots__ = ("delivered",)

@@ -35,9 +35,10 @@ NONE: Mapping[str, int] = MappingProxyType({})
 class TenantSamples:
     """A tenant's samples of one window: zeros of new series, at `start_ms`, and values of all, at the window's end.
 
-    `start_ms` is one interval of the tenant's before the window's end. Lists are in canonical order, a label set's
-    series in Tempo's (REG-11), the ledger's last. `_sum` and gauges have no zeros. They are empty if the tenant isn't
-    written: its interval isn't over, or it doesn't collect (REG-2).
+    `start_ms` is one interval of the tenant's before the window's end, but not before its last samples: if the interval
+    has grown, a zero there would be older than what its series may have had. Lists are in canonical order, a label
+    set's series in Tempo's (REG-11), the ledger's last. `_sum` and gauges have no zeros. They are empty if the tenant
+    isn't written: its interval isn't over, or it doesn't collect (REG-2).
     """
 
     tenant: str
@@ -117,12 +118,18 @@ class Registry:
         """The same of limiters and estimates, by tenant."""
         return [self._tenants[name].limiter_state() for name in sorted(self._tenants)]
 
+    def written(self) -> dict[str, int]:
+        """By tenant, the last window in which its series were written; without those that never were."""
+        ends = {name: self._tenants[name].written_ms for name in sorted(self._tenants)}
+        return {name: end_ms for name, end_ms in ends.items() if end_ms is not None}
+
     def restore(
         self,
         end_ms: int,
         totals: Sequence[tuple[SeriesKey, SeriesTotals]],
         ledger: Sequence[LedgerTotal],
         limiters: Sequence[LimiterState] = (),
+        written: Mapping[str, int] = NONE,
     ) -> None:
         """Put what these were after the window `end_ms` into an empty registry."""
         self.end_ms = end_ms
@@ -132,6 +139,8 @@ class Registry:
             self._tenant(entry.tenant).ledger.restore(entry)
         for each in limiters:
             self._tenant(each.tenant).limiters.restore(each)
+        for name, written_ms in written.items():
+            self._tenant(name).written_ms = written_ms
 
     def _count(self, incidents: Mapping[str, int]) -> None:
         for counter, count in incidents.items():
@@ -177,10 +186,11 @@ class Registry:
             # Not between: one that comes back at once would have its zero where it has had a sample.
             tenant.drop_stale(self.end_ms)
         tenant.limiters.look(previous_ms, self.end_ms)
+        start_ms = max(self.end_ms - interval_ms, tenant.written_ms or 0)
         samples = tenant.collect(self.end_ms) if due else Samples([], [], [])
         return TenantSamples(
             tenant=name,
-            start_ms=self.end_ms - interval_ms,
+            start_ms=start_ms,
             zeros=samples.zeros,
             restarts=samples.restarts,
             values=samples.values,

@@ -130,7 +130,7 @@ class Shard:
         shard._partitions = cut.partitions
         shard._applied, shard._waived = dict(cut.applied), dict(cut.waived)
         shard._chains = Chains(interval_ms, shard._spill, cut.applied, cut.adopted_after)
-        shard._registry.restore(cut.end_ms, cut.series, cut.ledger, cut.limiters)
+        shard._registry.restore(cut.end_ms, cut.series, cut.ledger, cut.limiters, cut.written)
         return shard
 
     @property
@@ -273,6 +273,7 @@ class Shard:
             ledger=self._registry.ledger_totals(),
             rules=self._rules,
             limiters=self._registry.limiter_states(),
+            written=self._registry.written(),
         )
 
     def _settings_of(self, tenant: str) -> SeriesSettings:

@@ -74,6 +74,8 @@ class TenantRegistry:
         self.misfits = 0
         """Rows of the window with other buckets, or of another kind of histogram, than their series."""
         self._rows = self._rows_applied = self._rows_overflowed = self._rows_misfit = 0
+        self.written_ms: int | None = None
+        """The last window in which the series were written."""
         self._tenant, self._shard, self._overflow = tenant, shard, overflow_labels(shard)
         self._naming = _naming(shard, settings)
         self.ledger = TenantLedger(tenant, shard, settings.external_labels)
@@ -162,6 +164,7 @@ class TenantRegistry:
             self._label_sets[key].collect(self._naming, samples, end_ms)
         self.ledger.count_own(COLLECTIONS, 1)
         self.ledger.collect(samples)
+        self.written_ms = end_ms
         return samples
 
     def ended(self) -> list[Sample]:

@@ -94,7 +94,9 @@ def cuts(draw):
     adopted_after = draw(st.none() | by_partition)
     applied, waived = draw(by_partition), draw(by_partition)
     shard, end_ms, offset, partitions, shards = (draw(st.integers(0, 1 << 30)) for _ in range(5))
-    return Cut(shard, end_ms, offset, partitions, applied, waived, adopted_after, series, ledger, shards=shards)
+    written = draw(st.dictionaries(names, ends, max_size=2))
+    cut = Cut(shard, end_ms, offset, partitions, applied, waived, adopted_after, series, ledger)
+    return replace(cut, shards=shards, written=written)
 
 
 @settings(deadline=None)

@@ -66,11 +66,13 @@ class Written:
             series=self.registry.totals(),
             ledger=self.registry.ledger_totals(),
             limiters=self.registry.limiter_states(),
+            written=self.registry.written(),
         )
         found = newest_snapshot(dict(snapshot_records(cut, b"w")), self.shard)
         other = Written(self.shard, stale_markers=self.stale_markers)
         other.settings = self.settings
-        other.registry.restore(found.cut.end_ms, found.cut.series, found.cut.ledger, found.cut.limiters)
+        cut = found.cut
+        other.registry.restore(cut.end_ms, cut.series, cut.ledger, cut.limiters, cut.written)
         return other
 
 
@@ -82,6 +84,25 @@ def test_a_new_counter_gets_a_zero_at_the_window_s_start():
         "spanmetrics_calls_total{service=a} 2.5@30",
     ]
     assert written.complete(T3, calls("a", 1)) == ["spanmetrics_calls_total{service=a} 3.5@45"]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_zero_never_stands_before_its_tenant_s_last_samples(restarts):
+    """With an interval that has grown, a series that comes back would have its zero where it has had a sample."""
+    written = Written(stale_duration_ms=INTERVAL)
+    written.complete(T1, calls("a", 3), calls("b"))
+    assert "spanmetrics_calls_total{service=a} 3@30" in written.complete(T2, calls("b"))
+    assert "service=a" not in "".join(written.complete(T3, calls("b"))), "stale"
+    written.change(collection_interval_ms=2 * INTERVAL)
+    if restarts:
+        written = written.restarted()
+
+    lines = written.complete(T4, calls("a"), calls("b"))
+
+    assert [line for line in lines if "service=a" in line] == [
+        "spanmetrics_calls_total{service=a} 0@45",
+        "spanmetrics_calls_total{service=a} 1@60",
+    ]
 
 
 def test_every_live_series_is_written_in_every_window():
