@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from agents.audit import Report
 from schemas.openmetrics import Point, openmetrics
+from streams.ledger_audit import Check
 from tests.faults.orders import CALLS, LABELS, LATENCY, SPAN_LABELS, TRACES, Truth, templates
 from tests.faults.verdict import (
     Labels,
@@ -16,6 +18,7 @@ from tests.faults.verdict import (
     last_window_ms,
     misplaced,
     replayed,
+    unbalanced,
     unlike,
     unlike_truth,
     until,
@@ -141,3 +144,11 @@ def test_a_template_counts_ten_spans_of_each_trace() -> None:
         calls = {labels: count for (name, labels), count in template.truth.counts.items() if name == CALLS}
         assert sum(calls.values()) == 10 * TRACES
         assert len({service for service, *_ in calls}) == 4
+
+
+def test_counts_that_do_not_balance_are_a_difference_that_names_stage_and_reason() -> None:
+    right, short = Check("log to generator", "a", "spans", 5, 5), Check("calls in sink 1", "a", "calls", 5, 3, ("why",))
+    assert list(unbalanced(Report((right,), ()))) == []
+    (found,) = unbalanced(Report((right, short), ()))
+    assert (found.count, found.examples) == (1, ("calls in sink 1, a: 2 calls of 5 why",))
+    assert [each.count for each in unbalanced(Report((), ("nothing saved",)))] == [1]

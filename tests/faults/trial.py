@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from agents.audit import Report as Audit
+from agents.audit import audit
+from schemas.config import load_all
 from tests.e2e.cluster import configuration
 from tests.faults.deployment import Deployment, Observer
 from tests.faults.load import Load, Logged
@@ -25,6 +28,7 @@ from tests.faults.verdict import (
     misplaced,
     replayed,
     stored,
+    unbalanced,
     unlike,
     unlike_truth,
     until,
@@ -195,6 +199,7 @@ class Trial:
         self.expect(logged.halves == self.load.acknowledged, "the log holds other records than it has acknowledged")
         self.expect(logged.slowest_pair_ms < self.setup.wait_s * 1000, "pairs of the load came too late to be edges")
         report.differences += difference("exit codes", (f"{name}: {code}" for name, code in codes.items() if code))
+        report.differences += unbalanced(self.audit())
         whole = self.replay()
         for number, server in enumerate(self.servers):
             found = self.stored(server)
@@ -227,6 +232,10 @@ class Trial:
         arguments = ("replay", "--topic", self.topics["spans"], "--output", str(out), *options)
         self.deployment.cluster.run(*arguments, timeout_s=REPLAY_S)
         return replayed(out)
+
+    def audit(self) -> Audit:
+        """What `spanmill audit` finds."""
+        return audit(load_all(self.deployment.cluster.config_file("audit", 1)))
 
     def _sum_up(self) -> None:
         report = self.report

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from agents.audit import Report as Audit
 from tests.faults.orders import CALLS, LABELS, LATENCY, SPAN_LABELS, Truth
 from tests.servers.prometheus import Labels, Prometheus
 
@@ -175,6 +176,20 @@ def misplaced(samples: Samples, spans_by_window: Mapping[int, int]) -> Iterator[
             if calls[at] != spans_by_window.get(at, 0)
         ),
     )
+
+
+def unbalanced(audit: Audit) -> Iterator[Difference]:
+    """What of the ledger doesn't add up over log, batches, checkpoints and snapshots, with the reasons."""
+    wrong = (each for each in audit.checks if not each.balances)
+    yield from difference(
+        "counts that don't balance",
+        (
+            " ".join((f"{each.stage}, {each.tenant}: {each.difference} {each.unit} of {each.came}", *each.notes))
+            for each in wrong
+        ),
+    )
+    if not audit.checks:
+        yield Difference("an audit without anything to compare", 1, audit.notes)
 
 
 def unlike(samples: Samples, wanted: Samples, whose: str) -> Iterator[Difference]:
