@@ -39,7 +39,7 @@ from tests.servers.tcp_proxy import TcpProxy
 pytestmark = pytest.mark.kafka
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S = 180.0 * PATIENCE
+READY_S = 900.0 * PATIENCE  # kernels may have to be compiled
 CALM_S = 60.0 * PATIENCE
 WRITE_TIMEOUT_S = 3
 CLIENTS = 8

@@ -31,7 +31,7 @@ from tests.servers.ports import free_port
 pytestmark = pytest.mark.kafka
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S, METRICS_S = 180 * PATIENCE, 60 * PATIENCE
+READY_S, METRICS_S = 900 * PATIENCE, 120 * PATIENCE  # kernels may have to be compiled
 
 Settings = dict[str, Any]
 
