@@ -5,6 +5,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
+COUNT ?= 100000
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 BIN := .venv/bin
@@ -16,7 +17,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --only-binary :all: --require-hashes
 INSTALL_PROJECT := $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help run install tools test lint docs format bench faults fuzz peers check-deploy lock proto clean
+.PHONY: help run install tools test simulate lint docs format bench faults fuzz peers check-deploy lock proto clean
 
 help: ## Say what the targets do
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,7 +32,12 @@ tools: $(INSTALLED_DEV) ## Set up what tests need: packages, Kafka, Prometheus, 
 
 test: tools ## Set up, then run the tests
 	$(BIN)/python -m tools.compile_kernels
-	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+simulate: $(INSTALLED_DEV) ## Run COUNT random schedules of faults over the protocol, in virtual time: hours for the default
+	$(BIN)/python -m tools.compile_kernels
+	$(BIN)/python -m tests.simulation --count $(COUNT)
+	$(BIN)/python -m tests.simulation --broken
 
 lint: $(INSTALLED_DEV) ## Check style, types, imports and generated files
 	$(BIN)/ruff check

@@ -2,7 +2,7 @@
 
 python -m tests.simulation --count 100000          all kinds of schedules
 python -m tests.simulation --seed 52               one schedule, with what the product logs
-python -m tests.simulation --broken "..." --count  a broken variant, until it is caught
+python -m tests.simulation --broken                each rule of the protocol switched off, until that is noticed
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import structlog
 
+from tests.simulation.broken import VARIANTS, Variant
 from tests.simulation.plan import FLAVOURS, plan
 from tests.simulation.schedule import Schedule, forget_scratch, scratch
 from tests.simulation.verdict import problems
@@ -44,6 +45,22 @@ def run(seed: int, directory: Path, flavour: str | None = None) -> Outcome:
         schedule.happened,
         sum(server.requests for server in schedule.servers),
     )
+
+
+def caught(variant: Variant, directory: Path) -> Outcome | None:
+    """The first schedule in which a rule is missed; None if it isn't within the variant's budget.
+
+    The verdict is the intact product's.
+    """
+    for seed in range(variant.budget):
+        schedule = Schedule(plan(seed, variant.flavour, **variant.fixed), directory)
+        schedule.trouble.reorders = variant.reorders
+        with variant.switched_off():
+            schedule.run()
+        found = problems(schedule)
+        if found:
+            return Outcome(seed, schedule.plan.flavour, tuple(found), schedule.happened, 0)
+    return None
 
 
 def quiet() -> None:
@@ -78,11 +95,12 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--flavour", choices=sorted(FLAVOURS))
+    parser.add_argument("--broken", action="store_true", help="switch off each rule, one after the other")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     if args.seed is not None:
         sys.exit(_one(args.seed, args.flavour))
-    sys.exit(_many(args))
+    sys.exit(_all_broken(args.processes) if args.broken else _many(args))
 
 
 def _one(seed: int, flavour: str | None) -> int:
@@ -95,6 +113,26 @@ def _one(seed: int, flavour: str | None) -> int:
     print(dict(outcome.happened))
     print("\n".join(outcome.problems) or "as the logs say")
     return bool(outcome.problems)
+
+
+def _catch(number: int) -> tuple[int, Outcome | None]:
+    assert _directory is not None
+    return number, caught(VARIANTS[number], _directory)
+
+
+def _all_broken(processes: int) -> int:
+    """Switch off every rule; how many of them aren't missed."""
+    missed = 0
+    with get_context("fork").Pool(processes, _begin) as pool:
+        for number, outcome in pool.imap_unordered(_catch, range(len(VARIANTS))):
+            variant = VARIANTS[number]
+            if outcome is None:
+                missed += 1
+                print(f"NOT NOTICED within {variant.budget} schedules: {variant.rule}", flush=True)
+            else:
+                print(f'seed {outcome.seed:3}: without "{variant.rule}"', flush=True)
+                print(f"          {outcome.problems[0][:200]}", flush=True)
+    return missed
 
 
 def _many(args: argparse.Namespace) -> int:
