@@ -15,13 +15,13 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SOURCE, TARGET = ROOT / "docs" / "parity.yaml", ROOT / "docs" / "parity.md"
-PREFIXES = "CFG|INST|INT|PRIM|FLT|SM|SG|HI|REG|LIM|DRN|ST|OVR|UCO"
+PREFIXES = "CFG|INST|INT|PRIM|FLT|SM|SG|HI|REG|LIM|DRN|ST|OVR|UCO|KFK|DIST"
 CITED = re.compile(rf"\b({PREFIXES})-(\d+)(a?)(?:(?: to |-)(?:\1-)?(\d+))?\b")
 """`SM-12`, and ranges: `SM-12 to SM-15`, `SG-26 to 29`."""
 GOLDEN = re.compile(r"(?:\b|_)(G\d+)(?:\b|_)", re.IGNORECASE)
 GOLDEN_CASES = [
     f"G{n}"
-    for first, last in ((1, 37), (41, 53), (61, 71), (81, 133), (141, 141), (151, 195), (201, 217))
+    for first, last in ((1, 37), (41, 53), (61, 71), (81, 133), (141, 141), (151, 195), (201, 217), (221, 233))
     for n in range(first, last + 1, 2)
 ]
 """The cases of Tempo's own tests that are known by these numbers."""

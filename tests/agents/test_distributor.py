@@ -223,6 +223,7 @@ async def test_telemetrygen(start: Start, telemetrygen: Telemetrygen, over_http:
 
 
 async def test_json_is_the_same_as_protobuf(start: Start) -> None:
+    """DIST-6: answered in its own encoding."""
     running = await start()
     span = {
         "traceId": "5b8efff798038103d269b633813fc60c",
@@ -241,6 +242,7 @@ async def test_json_is_the_same_as_protobuf(start: Start) -> None:
 
 
 async def test_requests_at_the_same_time_share_records(start: Start) -> None:
+    """KFK-4."""
     running = await start()
     async with grpc.aio.insecure_channel(running.grpc) as channel:
         service = stub(channel)
@@ -260,6 +262,7 @@ async def test_requests_at_the_same_time_share_records(start: Start) -> None:
 
 
 async def test_a_large_request_is_cut_at_the_record_limit(start: Start) -> None:
+    """KFK-5."""
     limit = 65_536
     running = await start(kafka=f", producer_max_record_size_bytes: {limit}")
     sent = numbered(400)
@@ -274,6 +277,7 @@ async def test_a_large_request_is_cut_at_the_record_limit(start: Start) -> None:
 
 
 async def test_a_span_above_the_record_limit_is_refused_whole(start: Start) -> None:
+    """DIST-14, KFK-5."""
     running = await start(kafka=", producer_max_record_size_bytes: 65536")
     spans = numbered(2)
     spans[1].name = "x" * 70_000  # attributes would be cut
@@ -305,6 +309,7 @@ async def test_a_span_above_the_record_limit_is_refused_whole(start: Start) -> N
     ],
 )
 async def test_one_bad_id_refuses_the_request(start: Start, span: Span, text: str, reason: str) -> None:
+    """DIST-5, DIST-11: the spans have been counted as received by then. DIST-6: HTTP has the status, too."""
     running = await start()
     body = request([*numbered(2), span])
     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -319,6 +324,7 @@ async def test_one_bad_id_refuses_the_request(start: Start, span: Span, text: st
 
 
 async def test_a_parent_of_zeros_is_none(start: Start) -> None:
+    """DIST-2, DIST-11."""
     running = await start()
     root, child, bad = numbered(3)
     root.parent_span_id, child.parent_span_id, bad.parent_span_id = bytes(8), b"12345678", b"123"
@@ -563,6 +569,7 @@ async def test_load_balancers_are_told_whether_it_serves(start: Start) -> None:
 
 
 async def test_an_empty_request_is_answered_and_writes_nothing(start: Start) -> None:
+    """DIST-5, KFK-6."""
     running = await start()
     assert await export(running.grpc, ExportTraceServiceRequest()) == ExportTraceServiceResponse()
     assert await post(running.url, request([]).SerializeToString()) == (200, b"", "application/x-protobuf")
@@ -587,6 +594,7 @@ async def test_spans_that_are_not_to_be_measured_have_records_of_their_own(start
 
 
 async def test_tenants_have_records_of_their_own(start: Start) -> None:
+    """DIST-4, KFK-2: what follows a colon is metadata; a header names the tenant."""
     running = await start("multitenancy_enabled: true")
     await asyncio.gather(
         export(running.grpc, request(numbered(5)), (("x-scope-orgid", "a"),)),
@@ -603,6 +611,7 @@ async def test_tenants_have_records_of_their_own(start: Start) -> None:
 
 
 async def test_without_a_tenant_clients_keep_their_spans(start: Start) -> None:
+    """DIST-4."""
     running = await start("multitenancy_enabled: true")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await export(running.grpc, request(numbered(1)))
@@ -614,6 +623,7 @@ async def test_without_a_tenant_clients_keep_their_spans(start: Start) -> None:
 
 
 async def test_without_multitenancy_the_header_says_nothing(start: Start) -> None:
+    """DIST-4."""
     running = await start()
     await export(running.grpc, request(numbered(1)), (("x-scope-orgid", "a"),))
     assert [record.headers() for record in running.records()] == [[("tenant", b"single-tenant")]]
@@ -635,6 +645,7 @@ async def test_work_is_counted_by_tempos_names(start: Start) -> None:
 
 
 async def test_a_broker_that_does_not_answer_is_a_retryable_failure(kafka: KafkaBroker) -> None:
+    """KFK-12, G229."""
     config = config_for("127.0.0.1:1", "spans", kafka=", write_timeout: 300ms")
     metrics = OwnMetrics()
     distributor = Distributor(config, metrics, PARTITIONS)
@@ -655,6 +666,7 @@ async def test_a_broker_that_does_not_answer_is_a_retryable_failure(kafka: Kafka
 
 
 async def test_a_full_buffer_is_a_retryable_failure(kafka: KafkaBroker) -> None:
+    """KFK-11, KFK-12."""
     limit = request(numbered(1)).ByteSize() + 10
     config = config_for("127.0.0.1:1", "spans", kafka=f", write_timeout: 500ms, producer_max_buffered_bytes: {limit}")
     distributor = Distributor(config, OwnMetrics(), PARTITIONS)
@@ -672,6 +684,7 @@ async def test_a_full_buffer_is_a_retryable_failure(kafka: KafkaBroker) -> None:
 
 
 async def test_a_record_that_the_topic_does_not_take_is_refused_for_good(kafka: KafkaBroker) -> None:
+    """KFK-12."""
     topic = kafka.new_topic(
         "small", PARTITIONS, {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "500"}
     )
@@ -725,6 +738,7 @@ async def test_it_runs_until_it_is_stopped(kafka: KafkaBroker) -> None:
 
 
 async def test_the_partition_is_the_one_that_kafkas_own_partitioner_picks(start: Start) -> None:
+    """KFK-7."""
     running = await start()
     sent = numbered(100)
     await export(running.grpc, request(sent))

@@ -150,3 +150,62 @@ def test_a_status_says_when_to_come_again(retry_after_s: float) -> None:
 def test_a_status_without_a_time_has_no_details() -> None:
     assert not Status.FromString(status_protobuf(Code.INVALID_ARGUMENT, "bad")).details
     assert json.loads(status_json(Code.INVALID_ARGUMENT, "bad")) == {"code": 3, "message": "bad"}
+
+
+def limited(strategy: str, rate: int, burst: int, distributors: int = 1) -> TenantLimits:
+    ingestion = f"rate_strategy: {strategy}, rate_limit_bytes: {rate}, burst_size_bytes: {burst}"
+    config = load_config(None, f"overrides: {{defaults: {{ingestion: {{{ingestion}}}}}}}")
+    return TenantLimits(lambda: config, lambda: distributors, lambda: 0.0)
+
+
+def refusal_of(limits: TenantLimits, size: int, user: str = "test-user") -> RefusedError:
+    with pytest.raises(RefusedError) as refused:
+        limits.check(user, size)
+    return refused.value
+
+
+def test_g221_the_text_of_a_batch_above_all_limits() -> None:
+    """DIST-8."""
+    refused = refusal_of(limited("local", 500, 500), 1100)
+    assert refused.code is Code.RESOURCE_EXHAUSTED
+    assert refused.message == (
+        "RATE_LIMITED: batch size (1100 bytes) exceeds ingestion limit (local: 500 bytes/s, global: 0 bytes/s, burst: "
+        "500 bytes) while adding 1100 bytes for user test-user. consider reducing batch size or increasing rate limit."
+    )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rate", "burst", "distributors", "share"),
+    [
+        ("local", 5, 2, 1, 5),
+        ("global", 5, 2, 2, 2),
+        ("global", 10, 8, 5, 2),
+        ("global", 100, 50, 4, 25),
+        ("global", 1000, 10_000, 10, 100),
+        ("global", 200, 0, 2, 100),
+    ],
+)
+def test_g223_shares_of_the_rate_and_whole_bursts(
+    strategy: str, rate: int, burst: int, distributors: int, share: int
+) -> None:
+    """DIST-7: the text has the share in whole bytes."""
+    limits = limited(strategy, rate, burst, distributors)
+    if burst:
+        limits.check("test-user", burst)
+    overall = rate if strategy == "global" else 0
+    text = f"(local: {share} bytes/s, global: {overall} bytes/s, burst: {burst} bytes)"
+    assert text in refusal_of(limits, burst + 1).message
+
+
+@pytest.mark.parametrize(
+    ("cluster", "own", "told"),
+    [("0s", True, False), ("0s", False, False), ("10s", False, False), ("10s", True, True)],
+)
+def test_g227_whether_a_client_is_told_when_to_come_again(cluster: str, own: bool, told: bool) -> None:
+    """DIST-9."""
+    text = f"""
+distributor: {{retry_after_on_resource_exhausted: {cluster}}}
+overrides: {{defaults: {{ingestion: {{retry_info_enabled: {str(own).lower()}, burst_size_bytes: 1}}}}}}
+"""
+    config = load_config(None, text)
+    assert (refusal_of(TenantLimits(lambda: config), 2).retry_after_s > 0) is told

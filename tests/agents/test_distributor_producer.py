@@ -105,6 +105,7 @@ async def test_records_are_shared_up_to_their_limit() -> None:
     ],
 )
 async def test_one_failed_record_fails_the_requests_that_it_holds(error: int, code: Code) -> None:
+    """KFK-12."""
     log = Log()
     producer = producer_to(log)
     failed = push(producer, Piece(0, b"a", 1), Piece(1, b"b", 1))
@@ -132,6 +133,7 @@ async def test_a_fatal_failure_ends_the_distributor() -> None:
 
 
 async def test_bytes_that_wait_are_bounded() -> None:
+    """KFK-11."""
     log = Log()
     producer = producer_to(log, max_buffered=4)
     first = push(producer, Piece(0, b"aaa", 1))

@@ -27,6 +27,7 @@ def test_failures_are_google_rpc_statuses(message: str) -> None:
     [("a", "a"), ("a|a", "a"), ("a:key=value", "a"), ("team-1!_.*'()", "team-1!_.*'()"), ("x" * 150, "x" * 150)],
 )
 def test_the_tenant_is_the_org_id(org_id: str, tenant: str) -> None:
+    """DIST-4."""
     assert tenant_of([org_id], multitenancy=True) == tenant
 
 
@@ -44,6 +45,7 @@ def test_the_tenant_is_the_org_id(org_id: str, tenant: str) -> None:
     ],
 )
 def test_what_is_no_tenant_is_refused(org_ids: list[str], code: Code, message: str) -> None:
+    """DIST-4."""
     with pytest.raises(RefusedError) as refused:
         tenant_of(org_ids, multitenancy=True)
     assert (refused.value.code, refused.value.message) == (code, message)

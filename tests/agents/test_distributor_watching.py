@@ -380,3 +380,19 @@ async def test_without_cost_attribution_there_is_no_such_page() -> None:
         session.get(f"http://127.0.0.1:{port}/usage_metrics") as answer,
     ):
         assert answer.status == 404
+
+
+@pytest.mark.parametrize("span_id", [b"", b"1", b"1234567", b"123456789", bytes(8)])
+async def test_g225_span_ids_of_another_length_or_of_zeros_are_refused(span_id: bytes) -> None:
+    """DIST-11."""
+    async with started() as distributor:
+        assert await distributor.over_grpc(request(1, span_id=span_id)) == "INVALID_ARGUMENT"
+        assert await distributor.over_grpc(request(1, span_id=b"12345678")) == "OK"
+
+
+async def test_g231_a_refusal_is_delayed_too() -> None:
+    """DIST-17."""
+    async with started(f"distributor: {{artificial_delay: 50ms}}\n{SLOW}") as distributor:
+        assert await distributor.over_grpc(request(3)) == "RESOURCE_EXHAUSTED"
+        added = distributor.value("tempo_distributor_added_latency_seconds_count", tenant="single-tenant")
+        assert added == 1

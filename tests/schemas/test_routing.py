@@ -23,6 +23,7 @@ def frame_of(*spans: Span) -> SpanFrame:
 
 @given(st.lists(st.tuples(trace_ids, span_ids, parents), max_size=5), st.integers(1, 1000))
 def test_a_trace_goes_where_kafkas_partitioner_puts_its_hex(ids: list[tuple[bytes, bytes, bytes]], count: int) -> None:
+    """KFK-9: its ID and the number of partitions alone decide."""
     frame = frame_of(*(Span(trace_id=t, span_id=s, parent_span_id=p) for t, s, p in ids))
     routes = route(frame, count)
     assert routes.partitions.tolist() == [partition_of(trace.hex().encode(), count) for trace, _, _ in ids]

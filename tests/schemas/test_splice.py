@@ -132,6 +132,7 @@ UNKNOWN = [
 @given(messages(), st.data())
 @settings(deadline=None)
 def test_a_piece_holds_what_regrouped_objects_hold(message: TracesData, data: st.DataObject) -> None:
+    """DIST-12."""
     count = len(spans_of(message))
     partitions = data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
     unknown = data.draw(st.lists(st.sampled_from(UNKNOWN), max_size=3))
