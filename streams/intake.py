@@ -132,7 +132,8 @@ def _count_disabled(counts: LedgerCounts, plan: Plan, spans: SpanColumns) -> Non
 
 def _count_halves(counts: LedgerCounts, plan: Plan, spans: SpanColumns) -> None:
     """Count which spans aren't halves of edges, and which halves the policies of service graphs reject."""
-    looked_at = spans.measured & plan.service_graphs.active[spans.tenant]
+    active = plan.service_graphs.active
+    looked_at = spans.measured if active.all() else spans.measured & active[spans.tenant]
     of_kind = looked_at & (spans.kind >= KIND_SERVER) & (spans.kind <= KIND_CONSUMER)
     for tenant, count in _by_tenant(looked_at & ~of_kind, plan, spans):
         counts.add_passed_over(tenant, count, OTHER_KIND, SERVICE_GRAPHS)
@@ -148,7 +149,10 @@ def _count_halves(counts: LedgerCounts, plan: Plan, spans: SpanColumns) -> None:
 
 def _by_tenant(chosen: npt.NDArray[np.bool_], plan: Plan, spans: SpanColumns) -> Iterator[tuple[str, int]]:
     """How many spans of each tenant are chosen, of those of which any is."""
-    if chosen.any():
+    if len(plan.tenants) == 1:
+        if count := int(np.count_nonzero(chosen)):
+            yield plan.tenants[0], count
+    elif chosen.any():
         counts = np.bincount(spans.tenant[chosen], minlength=len(plan.tenants)).tolist()
         yield from ((tenant, count) for tenant, count in zip(plan.tenants, counts, strict=True) if count)
 
