@@ -24,7 +24,8 @@ def spanmill(
 def test_every_stage_has_a_command() -> None:
     shown = spanmill("--help")
     assert shown.returncode == 0
-    commands = ["distributor", "generator", "sink", "ingester", "replay", "bookmark", "audit", "dev", "topics", "config"]
+    stages = ["distributor", "generator", "sink", "ingester"]
+    commands = [*stages, "replay", "bookmark", "audit", "doctor", "dev", "topics", "config"]
     assert all(f"\n  {command} " in shown.stdout for command in commands)
 
 
