@@ -28,6 +28,8 @@ IN_FLIGHT = 16
 """Requests of a connection that wait for their answer."""
 PACED = 20_000
 """Spans per second."""
+ANY_RATE = 1 << 40
+"""Bytes per second: the default of 30 MB is 70,000 spans."""
 
 
 class Sender:
@@ -97,7 +99,9 @@ def main(spans: int = 1_000_000) -> None:
         kafka.format()
         kafka.start()
         app = kafka.unique("bench").replace("-", "_")
-        cluster = Cluster(directory, configuration(kafka, app, directory), app)
+        ingestion = {"rate_limit_bytes": ANY_RATE, "burst_size_bytes": ANY_RATE}
+        config = {**configuration(kafka, app, directory), "overrides": {"defaults": {"ingestion": ingestion}}}
+        cluster = Cluster(directory, config, app)
         try:
             cluster.run("topics", "create", "--partitions", str(PARTITIONS))
             for what, count, pace in (("full load", spans, None), (f"{PACED:,} spans/s", spans // 4, PACED)):
