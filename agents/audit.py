@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from agents import kafka
 from agents.control_keys import control_keys
-from agents.replay.bookmark import saved
+from agents.replay.bookmark import current
 from agents.replay.files import InputError
 from agents.replay.topic import Range, Topic
 from agents.topic_record import TopicRecord
@@ -95,7 +95,7 @@ def _amounts(check: Check) -> str:
 
 def _evidence(config: Config, notes: list[str]) -> Evidence:
     names, settings = TopicNames.of(config), kafka.client_settings(config)
-    bookmark = saved(config)
+    bookmark = current(config)
     try:
         state = Saved(bookmark.decoded_checkpoints(), bookmark.cuts(), bookmark.shards)
     except Malformed as error:

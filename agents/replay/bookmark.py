@@ -24,7 +24,7 @@ def take(config: Config, output: str) -> Iterator[str]:
 
     Raises InputError if a topic can't be read or holds what isn't ours, OSError if the file can't be written.
     """
-    bookmark = saved(config)
+    bookmark = current(config)
     try:
         checkpoints, cuts = bookmark.decoded_checkpoints(), bookmark.cuts()
     except Malformed as error:
@@ -54,7 +54,7 @@ def _about(cut: Cut | None) -> str:
     return f"needed from offset {cut.next_offset} on; a replay begins after the window that ends at {cut.end_ms}"
 
 
-def saved(config: Config) -> Bookmark:
+def current(config: Config) -> Bookmark:
     """What the stages have saved by now; raises InputError."""
     names, settings = TopicNames.of(config), kafka.client_settings(config)
     with closing(Topic(settings, names.checkpoints)) as topic:
