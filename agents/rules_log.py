@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import version
 from typing import Protocol
 
@@ -291,7 +292,7 @@ class RulesLog:
         return window_end(int(self._clocks.now_s() * 1000), interval_ms) + WINDOWS_AHEAD * interval_ms
 
     def _change(self, revision: int, rules: Rules, spans_partitions: int) -> ConfigChange:
-        return ConfigChange(revision, self._from_end_ms(), rules.packed, version("spanmill"), spans_partitions)
+        return ConfigChange(revision, self._from_end_ms(), rules.packed, _own_version(), spans_partitions)
 
     async def _append(self, decision: Decision, states: Sequence[RulesInForce]) -> None:
         """Append rules, with the count that is known: a topic that grows is a matter of its own (growth.py)."""
@@ -326,3 +327,9 @@ class RulesLog:
 
 def _text(interval_ms: int) -> str:
     return duration_text(interval_ms * 1_000_000)
+
+
+@cache
+def _own_version() -> str:
+    """The program's version; reading the package's metadata takes milliseconds."""
+    return version("spanmill")

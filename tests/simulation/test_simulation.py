@@ -1,5 +1,6 @@
 """The product's protocol in random schedules of faults: samples are what the logs say, and every rule is needed."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import structlog
 
 from tests.simulation.broken import VARIANTS, Variant
 from tests.simulation.plan import FLAVOURS, plan
-from tests.simulation.run import caught, quiet, run
+from tests.simulation.run import caught, collect_rarely, quiet, run
 
 SCHEDULES = 2_000
 """Of all kinds; `make simulate` runs more."""
@@ -24,9 +25,25 @@ def no_log_lines() -> Iterator[None]:
     structlog.configure(**before)
 
 
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: it is part of configurations, each of which takes 40 ms to read."""
+    return tmp_path_factory.mktemp("simulation")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def seldom_collected() -> Iterator[None]:
+    """Garbage, of which there is little beside what is imported."""
+    before = gc.get_threshold()
+    collect_rarely()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
 @pytest.mark.parametrize("first", range(0, SCHEDULES, AT_ONCE))
-def test_whatever_happens_endpoints_hold_what_the_logs_say(first: int, tmp_path: Path) -> None:
-    outcomes = [run(seed, tmp_path) for seed in range(first, first + AT_ONCE)]
+def test_whatever_happens_endpoints_hold_what_the_logs_say(first: int, directory: Path) -> None:
+    outcomes = [run(seed, directory) for seed in range(first, first + AT_ONCE)]
     broken = [outcome for outcome in outcomes if outcome.problems]
     assert not broken, "\n".join(
         f"python -m tests.simulation --seed {outcome.seed}  ({outcome.flavour}): {outcome.problems[0]}"
@@ -36,8 +53,8 @@ def test_whatever_happens_endpoints_hold_what_the_logs_say(first: int, tmp_path:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.rule)
-def test_without_a_rule_of_the_protocol_samples_are_wrong_or_missing(variant: Variant, tmp_path: Path) -> None:
-    noticed = caught(variant, tmp_path)
+def test_without_a_rule_of_the_protocol_samples_are_wrong_or_missing(variant: Variant, directory: Path) -> None:
+    noticed = caught(variant, directory)
     assert noticed is not None, f"not noticed in {variant.budget} schedules"
 
 
