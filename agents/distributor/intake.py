@@ -68,7 +68,7 @@ class Intake:
         began_s = time.monotonic()
         with self._metrics.push_duration.time():
             tenant = tenant_of(org_ids, multitenancy=self._multitenancy)
-            arrival.tenant, arrival.size = tenant, len(body)
+            arrival.tenant, arrival.size, arrival.received = tenant, len(body), False  # it may have been here before
             try:
                 pieces = await self._looked_into(arrival, body, tenant)
                 if pieces:

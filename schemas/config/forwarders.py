@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas import ottl
 from schemas.config.http_client import File
@@ -36,7 +36,7 @@ class ForwarderTls(Section):
 
     insecure: bool = False
     """Whether there is none."""
-    cert_file: File = None
+    cert_file: Annotated[File, BeforeValidator(lambda path: path or None)] = None
     """The certificates that are trusted, PEM. Read at start."""
 
     @model_validator(mode="after")

@@ -205,6 +205,7 @@ def test_what_is_empty_after_a_filter_goes_too() -> None:
     ("text", "what"),
     [
         (forwarder("tempo:4317", tls=""), "cert_file is empty"),
+        (forwarder("tempo:4317", tls="cert_file: ''"), "cert_file is empty"),
         (forwarder("http://tempo:4317"), "write host:port"),
         (forwarder("tempo:4317", span="['nam == 1']"), "nam where a value is wanted"),
         (f"{forwarder('a:1')}, {forwarder('b:1')}", "two forwarders are called copy"),
