@@ -107,6 +107,8 @@ class PartitionOwner:
         self._format = RecordFormat(generator.codec, generator.config.spanmill.tenant_headers, self._controls)
         self._inbox = Inbox(generator.broker.probe, generator.names.spans, partition, self.start_offset)
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue(DELIVERIES_IN_FLIGHT)
+        self._emptied_to = 0
+        """Below this offset the log held nothing when it was begun: no record will show that it is read."""
         self._timer = TickTimer(generator.config.spanmill.generator.tick_after_s, generator.clocks.elapsed_s)
         self._folding = self._joining = False
         self._folded: PartitionFold | None = None
@@ -126,9 +128,9 @@ class PartitionOwner:
 
     @property
     def at_end(self) -> bool:
-        """Whether the partition is read to its end."""
-        end = self._worker.end_offset(self.partition)
-        return end is not None and self.next_offset >= end and self._inbox.empty and not self._folding
+        """Whether the partition is read to its end; there is nothing to read where retention took everything."""
+        end, position = self._worker.end_offset(self.partition), max(self.next_offset, self._emptied_to)
+        return end is not None and position >= end and self._inbox.empty and not self._folding
 
     @property
     def start_offset(self) -> int:
@@ -176,6 +178,8 @@ class PartitionOwner:
         """
         generator, saved = self._generator, self._checkpoint
         ends = await generator.broker.probe.ends(generator.names.spans, self.partition)
+        if ends.low == ends.high:
+            self._emptied_to = ends.high
         if saved is None:
             fresh = await self._beginning(ends.low)
         else:

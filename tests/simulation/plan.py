@@ -95,7 +95,7 @@ def plan(seed: int, flavour: str | None = None, **fixed: object) -> Plan:
         "fault_every_s": r.choice((0.4, 0.8, 2.0)),
         "spans_every_s": r.choice((0.4, 0.8)),
         "slow": r.choice((0.0, 0.02, 0.1)),
-        "fetch_most": r.choice((1, 5, 50)),
+        "fetch_most": r.choice((2, 8, 50)),
         "part_limit": r.choice((0, 700, 1500)),
         "kept_windows": r.choice((0, 1, 2)),
         "snapshot_limit": r.choice((600, 1_000_000)),

@@ -651,7 +651,7 @@ def _new_entry(number: int) -> RemoteWriteConfig:
         {
             "url": f"http://prometheus-{number}/api/v1/write",
             "name": f"prometheus-{number}",
-            "queue_config": {"max_samples_per_send": 40, "max_backoff": "2s"},
+            "queue_config": {"max_samples_per_send": 100, "max_backoff": "2s"},
             "metadata_config": {"send": False},
         }
     )

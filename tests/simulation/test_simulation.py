@@ -52,6 +52,14 @@ def test_whatever_happens_endpoints_hold_what_the_logs_say(first: int, directory
     assert sum(outcome.requests for outcome in outcomes) > AT_ONCE, "somebody wrote something"
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [20028],  # retention took all that a checkpoint hadn't, and nothing came after it: no tick, and restarts for ever
+)
+def test_schedules_that_once_went_wrong(seed: int, directory: Path) -> None:
+    assert run(seed, directory).problems == ()
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.rule)
 def test_without_a_rule_of_the_protocol_samples_are_wrong_or_missing(variant: Variant, directory: Path) -> None:
     noticed = caught(variant, directory)
