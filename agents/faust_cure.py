@@ -261,6 +261,13 @@ class App(faust.App):
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)
 
+    async def know_partition(self, topic: str, partition: int) -> None:
+        """Let the producer learn of a partition that is younger than what it knows of the topic: it would die of it."""
+        client = (await self.maybe_start_producer())._producer.client  # noqa: SLF001  it has no other way in
+        # Of a topic that it has never written it asks by itself.
+        while partition not in (client.cluster.partitions_for_topic(topic) or (partition,)):
+            await client.force_metadata_update()
+
 
 async def acknowledged(futures: Iterable[asyncio.Future[Any]]) -> None:
     """Wait for changelog sends; never cancels them, since a cancelled one breaks Faust's producer buffer."""

@@ -183,6 +183,7 @@ class Worker:
         """
         for key, value in items.items():
             self._check_size(partition, key, value)
+        await self.app.know_partition(self.changelog, partition)
         sent = []
         for key, value in items.items():
             if value is None:

@@ -12,6 +12,7 @@ import faust
 import pytest
 from aiokafka.errors import InvalidSessionTimeoutError, MessageSizeTooLargeError
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.cimpl import NewPartitions
 
 from agents import worker as worker_module
 from agents.inbox import GapError, Inbox, LogRecord
@@ -133,6 +134,19 @@ async def test_a_gap_stops_the_worker(kafka: KafkaBroker, tmp_path: Path) -> Non
 
 
 # State
+
+
+async def test_state_of_a_partition_that_has_just_been_added_is_saved(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """Faust's producer looks at what it knows of the topic, which may be minutes old, and dies of another partition."""
+    app_id, topic = topics(kafka)
+    async with Running(settings(kafka, app_id, topic, tmp_path)).running() as running:
+        changelog = running.worker.changelog
+        await running.worker.save(0, {b"0": b"10"})
+        admin = kafka.admin()  # named: its futures fail once it is collected
+        await asyncio.to_thread(admin.create_partitions([NewPartitions(changelog, 3)])[changelog].result, 30)
+        async with asyncio.timeout(WAIT_S):
+            await running.worker.save(2, {b"2": b"20"})
+    assert [(each.partition(), each.value()) for each in kafka.read(changelog)] == [(0, b"10"), (2, b"20")]
 
 
 async def test_a_record_that_is_too_large_is_refused_before_it_is_sent(kafka: KafkaBroker, tmp_path: Path) -> None:
