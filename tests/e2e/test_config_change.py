@@ -1,102 +1,22 @@
 """Tenants' overrides change while a cluster on real Kafka works: exact before and after, and nothing is reset."""
 
-import itertools
-import random
-import threading
-import time
-import urllib.request
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from confluent_kafka import Producer
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
 from tests.e2e.assertions import until, vector
-from tests.e2e.cluster import Cluster, Stage
-from tests.otlp_samples import any_value, attributes
+from tests.e2e.cluster import Cluster
+from tests.e2e.tenants import LABELS, Load, calls, falls, own_metric
 from tests.servers.kafka import KafkaBroker
 from tests.servers.prometheus import Prometheus
 
 pytestmark = [pytest.mark.kafka, pytest.mark.prometheus]
 
-CALLS, BUCKETS = "traces_spanmetrics_calls_total", "traces_spanmetrics_latency_bucket"
-LABELS = ("tenant", "service", "span_name", "span_kind", "status_code", "region")
+BUCKETS = "traces_spanmetrics_latency_bucket"
 NEW = {"dimensions": ["region"], "histogram_buckets": [0.5, 2.0]}
-
-
-class Load:
-    """Spans of two tenants, ten of each a second, from the beginning to the end."""
-
-    def __init__(self, address: str, topic: str) -> None:
-        self.sent: Counter[tuple[str, str]] = Counter()
-        """By tenant and region."""
-        self._producer = Producer({"bootstrap.servers": address, "partitioner": "murmur2", "acks": "all"})
-        self._topic, self._random, self._numbers = topic, random.Random(5), itertools.count()
-
-    def send(self, count: int) -> None:
-        for _, tenant in itertools.product(range(count), "ab"):
-            number = next(self._numbers)
-            end = time.time_ns()
-            span = Span(name="call", kind=Span.SPAN_KIND_SERVER, span_id=self._random.randbytes(8))
-            span.trace_id, region = self._random.randbytes(16), f"r{number % 3}"
-            span.start_time_unix_nano, span.end_time_unix_nano = end - 30_000_000, end
-            span.attributes.append(KeyValue(key="region", value=any_value(region)))
-            of_service = ResourceSpans(scope_spans=[ScopeSpans(spans=[span])])
-            of_service.resource.attributes.extend(attributes(service__name="shop"))
-            value = TracesData(resource_spans=[of_service]).SerializeToString()
-            self._producer.produce(self._topic, value, span.trace_id.hex(), headers=[("tenant", tenant.encode())])
-            self.sent[tenant, region] += 1
-        assert self._producer.flush(30) == 0
-
-    def total(self, tenant: str) -> int:
-        return sum(count for (name, _), count in self.sent.items() if name == tenant)
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Send all the time."""
-        stop = threading.Event()
-
-        def work() -> None:
-            while not stop.wait(0.1):
-                self.send(1)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-
-def own_metric(stage: Stage, name: str) -> list[float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{stage.port}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    return [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)]
-
-
-def calls(cluster: Cluster, prometheus: Prometheus, tenant: str) -> dict[str, float]:
-    """Of a tenant's one label set, the counts by region; "" without that dimension."""
-    found = vector(prometheus, cluster.app, CALLS, LABELS)
-    return {labels[-1]: value for labels, value in found.items() if labels[0] == tenant}
-
-
-def falls(cluster: Cluster, prometheus: Prometheus) -> list[object]:
-    """Series whose raw samples, zeros included, ever fall: `_sum` and all other counters."""
-    written = prometheus.samples(f'{{__name__=~"traces_spanmetrics.*",app="{cluster.app}"}}', 3600)
-    assert written
-    return [
-        (labels, samples)
-        for labels, samples in written.items()
-        if any(later < earlier for (_, earlier), (_, later) in pairwise(samples))
-    ]
 
 
 def test_overrides_that_change_under_load_are_in_force_from_one_window_on(
