@@ -231,6 +231,7 @@ VARIANTS = (
     Variant(
         "reading begins at the checkpoint, whatever is committed",
         (_method(PartitionOwner, "start_offset", property(_committed_offset)),),
+        budget=400,
     ),
     Variant(
         "the first checkpoint is written before the first record is read",
@@ -274,6 +275,8 @@ VARIANTS = (
         "a shard that is restored passes over what was applied, not what is old",
         (_method(Shard, "restore", classmethod(_restore_by_stamp)),),
         flavour="waivers",
+        # Seconds without a sink's restart until a waiver comes, and one before what was waived does.
+        fixed={"faults": ("crash", "restart", "silence"), "fault_every_s": 5.0, "active_s": 60.0},
     ),
     Variant(
         "a snapshot is written when every endpoint has its window",

@@ -56,7 +56,7 @@ APPENDED_WITHIN_S = 6.0
 ON_ITS_WAY_S = 8.0
 """When a process is killed, what has left it arrives within that time."""
 ACCEPT_GAP = re.compile(r"spanmill sink accept-gap --shard (\d+) --partition (\d+) --after (none|\d+)")
-TICKS_EVERY_S, LOOKS_EVERY_S = 0.5, 1.0
+TICKS_EVERY_S, LOOKS_EVERY_S = 1.0, 2.0
 """Polling periods, longer than the product's: each poll costs as much as a request."""
 
 
@@ -651,7 +651,7 @@ def _new_entry(number: int) -> RemoteWriteConfig:
         {
             "url": f"http://prometheus-{number}/api/v1/write",
             "name": f"prometheus-{number}",
-            "queue_config": {"max_samples_per_send": 40, "max_backoff": "2s"},
+            "queue_config": {"max_samples_per_send": 100, "max_backoff": "2s"},
             "metadata_config": {"send": False},
         }
     )
