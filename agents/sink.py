@@ -236,12 +236,13 @@ class ShardOwner:
             item = self._decode(record)
             if item is None:
                 self._shard.next_offset = record.offset + 1
-            elif isinstance(item, ConfigChange):
+                continue
+            if isinstance(item, ConfigChange):
                 self._hear(record, item)
             else:
                 self._watch.note(record.offset, item, self._shard.take(record.offset, item))
-                for window in self._shard.completed():
-                    yield self._completed(window)
+            for window in self._shard.completed():
+                yield self._completed(window)
 
     def _completed(self, window: WindowSamples) -> Completed:
         """The window, with a cut if one is due."""
@@ -254,7 +255,7 @@ class ShardOwner:
     def _hear(self, record: LogRecord, change: ConfigChange) -> None:
         """Take over what a configuration record decides; rules that this program can't follow change nothing."""
         try:
-            self._shard.feed(record.offset, change)
+            self._shard.take(record.offset, change)
         except Malformed as error:
             self._sink.metrics.config.unreadable.labels("sink").inc()
             log.error(  # noqa: TRY400 -- the reason says all

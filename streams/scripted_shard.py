@@ -108,6 +108,8 @@ class ScriptedShard:
         for change in self._heard:
             yield from self._feed(self.shard.next_offset, change)
         self._heard.clear()
+        self.shard.keep_rules()
+        yield from self.shard.completed()
         ends = sorted((end_ms, partition) for partition, found in self._computed.items() for end_ms in found)
         for end_ms, partition in ends:
             for part in self._computed[partition].pop(end_ms, ()):

@@ -78,10 +78,11 @@ class Shard:
     """The state of one partition of `[deltas]` after some record.
 
     `rules` are those that hold until a configuration record says otherwise; a window is completed by the rules in force
-    at its end. They may be `provisional`, of a process that doesn't know the log's: then the first record holds for all
-    windows that aren't complete. Without any `settings_of` decides, and such records are passed over. `interval_ms` (of
-    windows) must be the same for whoever computes the same samples. `stale_markers`: give a last sample of each series
-    that ends. Batches of windows far ahead of the open one are put away in the `store`, if there is one.
+    at its end. They may be `provisional`, of a process that doesn't know the log's: then windows wait for the first
+    record, which holds for all of them. Without any `settings_of` decides, and such records are passed over.
+    `interval_ms` (of windows) must be the same for whoever computes the same samples. `stale_markers`: give a last
+    sample of each series that ends. Batches of windows far ahead of the open one are put away in the `store`, if there
+    is one.
     """
 
     def __init__(
@@ -222,6 +223,8 @@ class Shard:
 
     def completed(self) -> Iterator[WindowSamples]:
         """Complete the windows that are due, each when it is asked for: many may be, and each is large."""
+        if self._provisional:
+            return
         frontier_ms = self._frontier_ms()
         while (end_ms := self.waiting_ms) is not None and end_ms <= frontier_ms:
             yield self._complete(end_ms)
@@ -245,7 +248,12 @@ class Shard:
 
         Of every source partition the first batch that doesn't follow is adopted, if nothing was delivered meanwhile.
         """
+        self.keep_rules()
         self._chains.adopt()
+
+    def keep_rules(self) -> None:
+        """Take provisional rules for the log's: a record that says which hold is lost, or can't be followed."""
+        self._provisional = False
 
     def spill_again(self) -> bool:
         """Put away what the store didn't take; False if it still doesn't."""
@@ -285,10 +293,11 @@ class Shard:
             return Outcome.DUPLICATE
         before = self._rules
         earliest_ms = 0 if self.end_ms is None else self.end_ms + self._interval_ms
+        is_first = self._provisional
+        self.keep_rules()
         self._rules = heard(before, decided(change, self._interval_ms), earliest_ms)
-        if self._provisional and self.end_ms is None and self._rules.coming:
+        if is_first and self._rules.coming:
             self._rules = at_window(self._rules, self._rules.coming[0].from_end_ms)
-        self._provisional = False
         return Outcome.DUPLICATE if self._rules == before else Outcome.APPLIED
 
     def _waive(self, waiver: Waiver) -> Outcome:

@@ -19,7 +19,7 @@ from agents.topics import TopicNames
 from schemas.checkpoint import Checkpoint, encode_checkpoint
 from schemas.config import Config, load_config
 from schemas.config.rules import Rules
-from schemas.control import CONTROL_HEADER, Waiver, encode_control
+from schemas.control import CONTROL_HEADER, ConfigChange, Waiver, encode_control
 from schemas.deltas import decode_batch, encode_window
 from schemas.otlp import Codec
 from schemas.record import Record
@@ -76,6 +76,11 @@ def read_by_replays(config: Config) -> tuple[str, ...]:
 
 @pytest.fixture
 def app(kafka: KafkaBroker, tmp_path: Path) -> App:
+    return written(kafka, tmp_path)
+
+
+def written(kafka: KafkaBroker, directory: Path, announced: tuple[str, ...] = BOTH) -> App:
+    """An app's topics; `announced` are the processors of the rules that its first process appended."""
     config = app_config(kafka, kafka.unique("app").replace("-", "_"))
     names, rules = TopicNames.of(config), RulesInForce.initial(Rules.of(config), spans_partitions=PARTITIONS)
     for name in read_by_replays(config):
@@ -93,17 +98,22 @@ def app(kafka: KafkaBroker, tmp_path: Path) -> App:
     windows = []
     for index in range(SHARDS):
         shard = Shard(index, config_settings, rules.current.rules.interval_ms, rules, provisional=True)
-        for offset, value in enumerate(_deltas(closings, index)):
-            control = value if isinstance(value, Waiver) else None
+        for offset, value in enumerate([_change(kafka, config, announced), *_deltas(closings, index)]):
+            control = None if isinstance(value, bytes) else value
             headers = [(CONTROL_HEADER, encode_control(control))] if control is not None else []
             producer.produce(names.deltas, value if isinstance(value, bytes) else b"", partition=index, headers=headers)
             windows += shard.feed(offset, control or decode_batch(value)).windows  # type: ignore[arg-type]
             cut = shard.snapshot()
-            if offset == 7 and cut is not None:
+            if offset == 8 and cut is not None:
                 _save(producer, names.snapshots, cut)
     assert producer.flush(30) == 0
     assert {window.late_batches for window in windows} == {0, 1}
-    return App(kafka, config, windows, tmp_path)
+    return App(kafka, config, windows, directory)
+
+
+def _change(kafka: KafkaBroker, config: Config, processors: tuple[str, ...]) -> ConfigChange:
+    rules = Rules.of(app_config(kafka, config.spanmill.app_id, processors))
+    return ConfigChange(1, 0, rules.packed, "test", PARTITIONS)
 
 
 def config_settings(tenant: str) -> None:
@@ -142,11 +152,11 @@ def test_a_replay_of_an_app_has_its_shards_and_its_waivers(app: App, capsys: pyt
 
 
 def test_batches_that_are_computed_otherwise_fail_after_all_is_written(
-    app: App, capsys: pytest.CaptureFixture[str]
+    kafka: KafkaBroker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = app_config(app.kafka, app.config.spanmill.app_id, ("span-metrics",))
+    app = written(kafka, tmp_path, ("span-metrics",))
     with pytest.raises(NotLiveError, match=r"\d+ batches of the deltas topic aren't what the records give"):
-        app.replay(other)
+        app.replay()
     assert "traces_spanmetrics_calls_total" in (app.directory / "out.om").read_text()
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 10

@@ -20,7 +20,8 @@ from agents.rules_log import Clocks
 from agents.sink import ShardOwner, Sink
 from agents.topics import OtherShardsError
 from schemas.config import load_config
-from schemas.control import CONTROL_HEADER, AcceptGap, Control, SkipRecord, Tick, Waiver, encode_control
+from schemas.config.rules import Rules
+from schemas.control import CONTROL_HEADER, AcceptGap, ConfigChange, Control, SkipRecord, Tick, Waiver, encode_control
 from schemas.control_format import NO_KEYS, ControlKeys
 from schemas.deltas import encode_window
 from schemas.snapshot import newest_snapshot
@@ -149,7 +150,14 @@ class Running:
     """An owner at work: its log is delivered when the test says so, and its clock is the test's."""
 
     def __init__(
-        self, directory: Path, log: Log, worker: Worker, threads: ThreadPoolExecutor, keys: ControlKeys, shards: int
+        self,
+        directory: Path,
+        log: Log,
+        worker: Worker,
+        threads: ThreadPoolExecutor,
+        keys: ControlKeys,
+        shards: int,
+        waits_for_rules: bool,
     ) -> None:
         self.log, self.worker, self.storage, self.metrics, self.now = log, worker, Storage(), OwnMetrics(), 0.0
         config = load_config(None, CONFIG % directory)
@@ -167,6 +175,8 @@ class Running:
             shards=shards,
         )
         self.owner: ShardOwner = sink.owner(worker, SHARD, worker.table.data)  # type: ignore[arg-type]
+        if not waits_for_rules:
+            self.owner._shard.keep_rules()
 
     async def deliver(self) -> None:
         """Hand over what isn't yet, and wait until it is fed."""
@@ -193,10 +203,16 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    directory: Path, log: Log, worker: Worker | None = None, keys: ControlKeys = NO_KEYS, shards: int = 2
+    directory: Path,
+    log: Log,
+    worker: Worker | None = None,
+    keys: ControlKeys = NO_KEYS,
+    shards: int = 2,
+    *,
+    waits_for_rules: bool = False,
 ) -> AsyncIterator[Running]:
     with ThreadPoolExecutor(2) as threads:
-        it = Running(directory, log, worker or Worker(), threads, keys, shards)
+        it = Running(directory, log, worker or Worker(), threads, keys, shards, waits_for_rules)
         task = asyncio.create_task(it.owner.run())
         try:
             yield it
@@ -239,6 +255,20 @@ async def test_a_window_stops_waiting_when_the_waiver_is_read_back(tmp_path: Pat
         await it.looks()
         assert it.value("spanmill_sink_waived_partitions", shard="0") == 0
         assert [each.incomplete for each in it.storage.windows] == [False, True, False]
+
+
+async def test_the_first_windows_are_by_the_rules_that_the_log_names_first(tmp_path: Path) -> None:
+    """A sink that begins writes nothing by its own: another may take its place before anything else is known."""
+    log = Log()
+    log.append(part(0, 1), part(1, 1))
+    async with running(tmp_path, log, waits_for_rules=True) as it:
+        await it.deliver()
+        assert it.storage.calls == []
+        labelled = load_config(None, "metrics_generator: {registry: {external_labels: {cluster: b}}}\n" + CONFIG % "x")
+        log.append(ConfigChange(1, 9 * INTERVAL, Rules.of(labelled).packed, "test", 2))
+        await it.deliver()
+        await it.until(lambda: it.storage.calls == ["2@15"])
+    assert any("cluster=b" in line for line in text(it.storage.windows))
 
 
 async def test_a_partition_that_still_delivers_is_waited_for(tmp_path: Path) -> None:

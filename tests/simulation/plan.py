@@ -86,14 +86,15 @@ def plan(seed: int, flavour: str | None = None, **fixed: object) -> Plan:
     flavour = flavour or drawn
     faults = FLAVOURS[flavour]
     chosen = {fault for fault in sorted(faults) if r.random() < 0.75} | (faults - BASE)
+    is_long = r.random() < 0.3
     values: dict[str, object] = {
         "first": r.choice(FIRST),
         "faults": tuple(sorted(chosen)),
         "shards": r.choice((1, 1, 2)),
         "processes": r.choice((1, 1, 2)),
-        "active_s": r.uniform(7, 14),
-        "fault_every_s": r.choice((0.4, 0.8, 2.0)),
-        "spans_every_s": r.choice((0.4, 0.8)),
+        "active_s": r.uniform(16, 30) if is_long else r.uniform(7, 14),
+        "fault_every_s": r.choice((0.8, 1.5, 3.0) if is_long else (0.4, 0.8, 2.0)),
+        "spans_every_s": r.choice((1.5, 3.0) if is_long else (0.4, 0.8)),
         "slow": r.choice((0.0, 0.02, 0.1)),
         "fetch_most": r.choice((2, 8, 50)),
         "part_limit": r.choice((0, 700, 1500)),

@@ -53,7 +53,7 @@ def caught(variant: Variant, directory: Path) -> Outcome | None:
 
     The verdict is the intact product's.
     """
-    for seed in range(variant.budget):
+    for seed in (*variant.known, *range(variant.budget)):
         schedule = Schedule(plan(seed, variant.flavour, **variant.fixed), directory)
         schedule.trouble.reorders = variant.reorders
         with variant.switched_off():

@@ -111,6 +111,9 @@ class Schedule:
         self.batches_lost = 0
         """Records of `[deltas]` that retention took before a snapshot had them."""
         self._is_writing = True
+        self._may_generate = True
+        self._before_cut: dict[int, int] = {}
+        """By partition: how many checkpoints are of a topic that was replaced."""
         self.cut_at: list[tuple[int, bytes]] | None = None
         """By partition, how much the spans topic held when it was replaced, and the newest checkpoint then."""
         self.target_ms = 0
@@ -289,6 +292,8 @@ class Schedule:
 
     async def _replace(self, owned: list[tuple[str, int]], after_s: float) -> None:
         await asyncio.sleep(after_s)
+        while not self._may_generate and owned[0][0] == GENERATOR:
+            await asyncio.sleep(1.0)
         dead = [key for key in owned if not self.owners[key].is_alive]
         if dead:
             others = self._alive(dead[0][0])
@@ -354,7 +359,7 @@ class Schedule:
             case "failed delivery":
                 self.trouble.failures = r.choice((1, 1, 2))
             case "clock step":
-                r.choice(self.cluster.topics[self.names.spans]).skew_ms = r.choice((-8_000, 0, 8_000))
+                r.choice(self.cluster.topics[self.names.spans]).skew_ms = r.choice((-8_000, -5_000, 0, 5_000))
             case "stale record":
                 self._repeat_stale(stage)
             case "lost fetch" if process:
@@ -409,9 +414,12 @@ class Schedule:
 
     def _repeat_stale(self, stage: str) -> None:
         """A paused writer's old record ends up last in the changelog."""
-        log = self.random.choice(self.cluster.topics[stage])
-        if log.records:
-            old = self.random.choice(log.records)
+        partition = self.random.randrange(len(self.cluster.topics[stage]))
+        log = self.cluster.topics[stage][partition]
+        # Nobody runs while a topic is replaced, so nothing from before that is on its way.
+        records = log.records[self._before_cut.get(partition, 0) if stage == GENERATOR else 0 :]
+        if records:
+            old = self.random.choice(records)
             if old.value is not None:
                 log.append(old.value, old.key)
 
@@ -508,13 +516,14 @@ class Schedule:
             await asyncio.sleep(1.0)
             if self._is_checkpointed():
                 break
+        self._may_generate = False
         for process in self.processes:
             if process.is_alive and process.name.startswith(GENERATOR):
                 process.kill()
         await asyncio.sleep(ON_ITS_WAY_S)
         if self._is_checkpointed():
             self.cut_at = [self._cut(partition) for partition in range(2)]
-        self._is_writing = True
+        self._is_writing = self._may_generate = True
         self._replace_dead()
 
     def _is_checkpointed(self) -> bool:
@@ -532,6 +541,7 @@ class Schedule:
         log = self.cluster.topics[self.names.spans][partition]
         (saved,) = self.cluster.topics[GENERATOR][partition].compacted().values()
         length = len(log.all)
+        self._before_cut[partition] = len(self.cluster.topics[GENERATOR][partition].records)
         log.replace()
         for _ in range(self.random.choice((0, 5, length + 5))):
             self._append_one(partition)
@@ -543,7 +553,7 @@ class Schedule:
         self.trouble.duplicates, self.trouble.failures = 0.0, 0
         for server in self.servers:
             server.is_up, server.status, server.lost_answers, server.age_ms = True, 0, 0.0, self.plan.age_ms
-        self.is_over = True
+        self.is_over = self._may_generate = True
         for process in self.processes:
             process.thaws_at = 0.0
             process.fetching.skips = process.fetching.repeats = 0

@@ -5,6 +5,7 @@ Tempo applies a change of its own overrides every 10 s (INST-3), each process by
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from schemas.config import load_config
 from schemas.config.rules import Rules
 from schemas.control import ConfigChange, decode_control
 from schemas.deltas import NO_ROUTED_ROWS, Window, decode_batch, encode_window
+from schemas.errors import Malformed
 from schemas.otlp import Codec
 from schemas.record import Record
 from schemas.rules_in_force import Decided, RulesInForce, decode_rules, encode_rules
@@ -519,6 +521,34 @@ def test_a_shard_without_a_snapshot_completes_all_by_the_logs_rules() -> None:
         shard = new_shard(provisional=provisional)
         (window,) = completed(shard, [change(1, labelled, 3_600), batch])
         assert all("cluster=a" in line for line in text([window])) == expected
+
+
+def test_windows_wait_for_the_first_rules_of_the_log() -> None:
+    """Else a process that ends before them leaves samples by its own rules, and its successor goes on by others."""
+    labelled = rules(registry="external_labels: {cluster: a}")
+    fold = new_fold()
+    closings = fold.feed([spans(0, 1), tick(1, 15_000), spans(2, 16), tick(3, 30_000)]).closings
+    sent = [part for each in closings for part in encode_window(each.windows[0], 0, 1, 1)[0]]
+    first, second = (decode_batch(part) for part in sent)
+    shard = new_shard()
+    assert (shard.feed(0, first).windows, shard.snapshot()) == ((), None)
+    windows = shard.feed(1, change(1, labelled, 3_600)).windows
+    assert text(windows) == text(completed(new_shard(), [change(1, labelled, 3_600), first]))
+    assert [window.end_ms for window in shard.feed(2, second).windows] == [T0_MS + 30_000]
+
+
+@pytest.mark.parametrize("lost", ["unreadable", "gone"])
+def test_windows_do_not_wait_for_rules_that_nobody_can_follow(lost: str) -> None:
+    fold = new_fold()
+    (closing,) = fold.feed([spans(0, 1), tick(1, 15_000)]).closings
+    (batch,) = (decode_batch(part) for part in encode_window(closing.windows[0], 0, 1, 1)[0])
+    shard = new_shard()
+    if lost == "gone":
+        shard.adopt()
+    else:
+        with pytest.raises(Malformed):
+            shard.take(0, replace(change(1, WITH_D), rules=b"of another program"))
+    assert [window.end_ms for window in shard.feed(1, batch).windows] == [T0_MS + 15_000]
 
 
 def test_a_shard_without_rules_passes_records_over() -> None:

@@ -78,8 +78,9 @@ class Live:
         return [decode_batch(part) for shards in self.batches[partition] for part in shards[shard]]
 
     def write(self, deltas: Sequence[Sequence[Item]]) -> None:
-        """Feed the shards what the topic holds, and keep the samples and all cuts."""
-        for index, items in enumerate(deltas):
+        """Feed the shards what the topic holds, behind the rules, and keep the samples and all cuts."""
+        for index, behind in enumerate(deltas):
+            items = [change(1, rules()), *behind]
             shard = Shard(index, no_settings, INTERVAL_MS, RulesInForce.initial(rules()), provisional=True)
             windows: list[WindowSamples] = []
             cuts: list[Cut] = []
@@ -90,7 +91,7 @@ class Live:
                     cut = shard.snapshot()
                     assert cut is not None
                     cuts.append(through_a_table(cut))
-            self.deltas.append(list(items))
+            self.deltas.append(items)
             self.windows.append(windows)
             self.cuts.append(cuts)
 
@@ -253,7 +254,7 @@ def test_a_gap_that_an_operator_accepted_is_a_gap_again_and_what_was_lost_is_los
             Unreadable("bits fell over"),
             second[2],
             AcceptGap(1, T0_MS + 15_000),
-            SkipRecord(2),
+            SkipRecord(3),
             *second[3:],
         ]
         deltas.append([first[0], second[0], *lost, *first[1:]])
@@ -292,14 +293,14 @@ def test_parts_of_a_large_batch_count_where_their_set_was_whole() -> None:
 def test_a_change_of_rules_that_came_late_holds_from_the_window_from_which_it_held_live() -> None:
     labelled = rules(registry="external_labels: {cluster: a}")
     logs = [
-        [each._replace(offset=n) for n, each in enumerate([config(0, 0, change(1, labelled, 30)), *log])]
+        [each._replace(offset=n) for n, each in enumerate([config(0, 0, change(2, labelled, 30)), *log])]
         for log in two_logs().logs
     ]
     live = Live(logs)
     deltas: list[list[Item]] = []
     for shard in range(SHARDS):
         first, second = live.parts(0, shard), live.parts(1, shard)
-        deltas.append([*first[:3], *second[:3], change(1, labelled, 30), *first[3:], *second[3:]])
+        deltas.append([*first[:3], *second[:3], change(2, labelled, 30), *first[3:], *second[3:]])
     live.write(deltas)
 
     out, pipeline = replayed(live)
@@ -345,7 +346,7 @@ def test_windows_that_only_the_topic_has_or_only_the_records_give_keep_nothing_w
 
     out, pipeline = replayed(live)
 
-    assert [(each.offset, each.unlike) for each in pipeline.differences] == [(5, Unlike.ABSENT)]
+    assert [(each.offset, each.unlike) for each in pipeline.differences] == [(6, Unlike.ABSENT)]
     assert pipeline.waiting == 0
     assert by_shard(out)[1] == live.windows[1]
 
@@ -391,7 +392,7 @@ def test_what_is_computed_waits_for_the_script_only_until_it_is_delivered() -> N
 @pytest.mark.parametrize("late", [False, True], ids=["from the beginning", "from a bookmark"])
 def test_a_partition_that_joined_begins_with_the_window_from_which_it_is_counted(late: bool) -> None:
     """What lay in it before counts in that window too; until the count is read it isn't there (agents/growth.py)."""
-    grown = replace(change(1, WITH_D, 45), spans_partitions=2)
+    grown = replace(change(2, WITH_D, 45), spans_partitions=2)
     first = [config(0, 1, grown), spans(1, 2), spans(2, 16), spans(3, 31), spans(4, 46), tick(5, 75_000)]
     second = [spans(0, 17), config(1, 18, replace(grown, revision=2)), spans(2, 46), tick(3, 75_000)]
     known = RulesInForce.initial(rules(), spans_partitions=1)
