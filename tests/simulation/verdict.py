@@ -123,9 +123,10 @@ def _until(target_ms: int, stores: Mapping[str, Mapping[Labels, list[Point]]]) -
 
 
 def _points_until(target_ms: int, points: list[Point]) -> list[Point]:
-    """Without the zero of a series that begins in the next window."""
+    """Without the zero of a series that begins in a later window, which may be of any time since the window before."""
     kept = [point for point in points if point.at_ms <= target_ms]
-    return [] if len(kept) == 1 and kept[0].at_ms == target_ms and kept[0].number == 0 else kept
+    begins_later = len(points) > len(kept) or points[0].at_ms == target_ms
+    return [] if len(kept) == 1 and kept[0].number == 0 and begins_later else kept
 
 
 def _differences(got: Stored, wanted: Stored, server: prometheus.Prometheus) -> Iterator[str]:
