@@ -116,7 +116,8 @@ def _until(target_ms: int, stores: Mapping[str, Mapping[Labels, list[Point]]]) -
         tenant: {
             labels: kept
             for labels, points in series.items()
-            if ("__name__", WINDOW_MARKER) not in labels and (kept := [point for point in points if point.at_ms <= target_ms])
+            if ("__name__", WINDOW_MARKER) not in labels
+            and (kept := [point for point in points if point.at_ms <= target_ms])
         }
         for tenant, series in stores.items()
     }
