@@ -24,9 +24,14 @@ WAIT_S = 180.0
 
 
 def process_seconds(stage: Stage) -> float:
-    """CPU time of a process so far, user and system."""
+    """CPU time of a stage so far."""
     assert stage.process is not None
-    fields = Path(f"/proc/{stage.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return seconds_of(stage.process.pid)
+
+
+def seconds_of(pid: int) -> float:
+    """CPU time of a process so far, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

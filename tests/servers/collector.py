@@ -44,6 +44,11 @@ class Collector:
             time.sleep(0.1)
         return self
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def __exit__(self, *_: object) -> None:
         """Stop it; what it has taken is exported before it ends."""
         self._process.terminate()
