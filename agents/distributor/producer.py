@@ -21,6 +21,9 @@ from schemas.record import NO_METRICS_HEADER, TENANT_HEADER
 LINGER_S = 0.02
 """How long a record waits for more spans. Tempo waits 50 ms (KFK-10), in which few clients send twice."""
 
+RETRY_AFTER_S = 1.0
+"""For how long clients are asked to keep away when Kafka doesn't take spans: their own backing off takes over then."""
+
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE})
 TIMED_OUT = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT})  # noqa: SLF001
 
@@ -100,7 +103,7 @@ class RecordProducer:
         size = sum(len(piece.value) for piece in pieces)
         if self._max_buffered and self._buffered + size > self._max_buffered:
             self._metrics.produce_failures.labels(ProduceFailure.BUFFER_FULL).inc()
-            raise RefusedError(Code.UNAVAILABLE, "too many bytes wait for Kafka's acknowledgement")
+            raise unavailable("too many bytes wait for Kafka's acknowledgement")
         self._metrics.records_per_request.observe(len(pieces))
         request = Unanswered(len(pieces))
         for piece in pieces:
@@ -148,7 +151,7 @@ class RecordProducer:
         headers: Headers = [(TENANT_HEADER, share.tenant.encode())]
         if share.no_metrics:
             headers = [*headers, (NO_METRICS_HEADER, b"1")]
-        refusal: RefusedError | None = RefusedError(Code.UNAVAILABLE, "the spans weren't written")
+        refusal: RefusedError | None = unavailable("the spans weren't written")
         try:
             value = record.parts[0] if len(record.parts) == 1 else b"".join(record.parts)
             await (await self._producer.send(self._topic, share.partition, value, headers=headers))
@@ -171,8 +174,15 @@ class RecordProducer:
             self.lost.set_exception(ProducerLostError(f"the producer can't go on: {cause.str()}"))
         reason = failure_of(cause)
         self._metrics.produce_failures.labels(reason).inc()
-        code = Code.INVALID_ARGUMENT if reason is ProduceFailure.RECORD_TOO_LARGE else Code.UNAVAILABLE
-        return RefusedError(code, f"the spans couldn't be written to Kafka: {cause.str()}")
+        message = f"the spans couldn't be written to Kafka: {cause.str()}"
+        if reason is ProduceFailure.RECORD_TOO_LARGE:
+            return RefusedError(Code.INVALID_ARGUMENT, message)
+        return unavailable(message)
+
+
+def unavailable(message: str) -> RefusedError:
+    """What a client is told while Kafka can't take its spans."""
+    return RefusedError(Code.UNAVAILABLE, message, RETRY_AFTER_S)
 
 
 def failure_of(error: KafkaError) -> ProduceFailure:

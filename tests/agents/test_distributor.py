@@ -656,9 +656,10 @@ async def test_a_broker_that_does_not_answer_is_a_retryable_failure(kafka: Kafka
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await export(distributor.grpc.address, request(numbered(1)))
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert b"RetryInfo" in dict(refused.value.trailing_metadata() or ())["grpc-status-details-bin"]
         url = f"http://{distributor.http.address}/v1/traces"
-        status, _, _ = await post(url, request(numbered(1)).SerializeToString())
-        assert status == 503
+        status, answer, _ = await post(url, request(numbered(1)).SerializeToString())
+        assert (status, b"RetryInfo" in answer) == (503, True)
     finally:
         await distributor.stop()
     name = "tempo_distributor_produce_failures_total"
