@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+from agents.distributor.in_flight import InFlight
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.producer import RecordProducer
@@ -46,6 +47,7 @@ class Intake:
         producer: RecordProducer,
         metrics: DistributorMetrics,
         limits: TenantLimits,
+        in_flight: InFlight,
         *,
         partitions: int,
         max_record: int,
@@ -54,7 +56,7 @@ class Intake:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`clock` gives seconds since 1970, which spans' ends are compared with."""
-        self._producer, self._metrics, self._limits = producer, metrics, limits
+        self._producer, self._metrics, self._limits, self._in_flight = producer, metrics, limits, in_flight
         self._regrouping = Regrouping(partitions, max_record)
         self._multitenancy, self._clock = multitenancy, clock
         self._watchers = tuple(watchers)
@@ -70,9 +72,10 @@ class Intake:
             tenant = tenant_of(org_ids, multitenancy=self._multitenancy)
             arrival.tenant, arrival.size, arrival.received = tenant, len(body), False  # it may have been here before
             try:
-                pieces = await self._looked_into(arrival, body, tenant)
-                if pieces:
-                    await self._producer.produce(tenant, pieces, no_metrics=no_metrics)
+                with self._in_flight.request_of(tenant):
+                    pieces = await self._looked_into(arrival, body, tenant)
+                    if pieces:
+                        await self._producer.produce(tenant, pieces, no_metrics=no_metrics)
             finally:
                 await self._hold_back(tenant, began_s)
 

@@ -144,6 +144,29 @@ class DistributorMetrics:
             ("receiver", "transport"),
             registry,
         )
+        self.requests_in_flight = Gauge(
+            "spanmill_distributor_requests_in_flight", "Requests that wait for their answers.", registry=registry
+        )
+        self.requests_in_flight_limit = Gauge(
+            "spanmill_distributor_requests_in_flight_limit", "How many may; 0: any number.", registry=registry
+        )
+        self.requests_refused = counter(
+            "spanmill_distributor_requests_refused_total",
+            "Requests that weren't looked into, since too many waited: in the distributor, or of the tenant.",
+            "limit",
+        )
+        self.connections = Gauge(
+            "spanmill_distributor_connections",
+            "Open connections of an HTTP receiver.",
+            ("receiver", "transport"),
+            registry=registry,
+        )
+        self.connections_refused = counter(
+            "spanmill_distributor_connections_refused_total",
+            "Connections that an HTTP receiver has hung up on, since there were too many.",
+            "receiver",
+            "transport",
+        )
         self.buffered_produce_bytes = RecentQuantiles(
             "tempo_distributor_buffered_produce_bytes",
             "Bytes that waited for an acknowledgement when records were written, in the last minute.",

@@ -1,5 +1,6 @@
 """Spans over gRPC. Requests of OTLP stay bytes: no message object is made of them."""
 
+import math
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -67,16 +68,12 @@ class GrpcReceiver:
         intake: Intake,
         authentication: Authentication,
         reception: Reception,
+        max_connections: int = 0,
     ) -> None:
         self.name, self._reception = f"{protocol} over gRPC", reception
         self._settings, self._intake, self._authentication = settings, intake, authentication
         method, self._translate = METHODS[protocol]
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib << 20),
-                ("grpc.so_reuseport", 0),  # a second distributor on the port is a mistake that must be seen
-            ]
-        )
+        self._server = grpc.aio.server(options=channel_options(settings, max_connections))
         self._server.add_generic_rpc_handlers((Service(method, self.export),))
         self._service = method.split("/")[1]
         self._health = health.HealthServicer()
@@ -104,7 +101,8 @@ class GrpcReceiver:
         """Answer one request."""
         with self._reception.request(context.peer) as arrival:
             try:
-                await self._take(arrival, body, context)
+                with self._reception.in_flight.request():
+                    await self._take(arrival, body, context)
             except RefusedError as error:
                 arrival.answered(error.code.name, retry_after_s=error.retry_after_s)
                 await context.abort(STATUS_CODES[error.code], error.message, _trailers(error))
@@ -127,6 +125,32 @@ class GrpcReceiver:
             return self._translate(body)
         except Malformed as error:
             raise RefusedError(Code.INVALID_ARGUMENT, f"not a request of {self.name}: {error}") from error
+
+
+def channel_options(settings: GrpcSettings, max_connections: int) -> list[tuple[str, int]]:
+    """Settings as gRPC's channel arguments; what is 0 keeps gRPC's own default."""
+    ends, asks = settings.keepalive.server_parameters, settings.keepalive.enforcement_policy
+    given = {
+        "grpc.max_allowed_incoming_connections": max_connections,
+        "grpc.max_concurrent_streams": settings.max_concurrent_streams,
+        "grpc.max_connection_idle_ms": milliseconds(ends.max_connection_idle_s),
+        "grpc.max_connection_age_ms": milliseconds(ends.max_connection_age_s),
+        "grpc.max_connection_age_grace_ms": milliseconds(ends.max_connection_age_grace_s),
+        "grpc.keepalive_time_ms": milliseconds(ends.time_s),
+        "grpc.keepalive_timeout_ms": milliseconds(ends.timeout_s),
+        "grpc.http2.min_ping_interval_without_data_ms": milliseconds(asks.min_time_s),
+        "grpc.keepalive_permit_without_calls": int(asks.permit_without_stream),
+    }
+    return [
+        ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib << 20),
+        ("grpc.so_reuseport", 0),  # a second distributor on the port is a mistake that must be seen
+        *((name, value) for name, value in given.items() if value),
+    ]
+
+
+def milliseconds(seconds: float) -> int:
+    """At least one, unless it is 0."""
+    return math.ceil(seconds * 1000)
 
 
 class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only

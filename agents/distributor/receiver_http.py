@@ -9,6 +9,7 @@ from agents.distributor.auth import Authentication, Client, names_of_peer
 from agents.distributor.bodies import BodyTooLargeError, decoded
 from agents.distributor.cors import Cors
 from agents.distributor.intake import Intake
+from agents.distributor.listener import Listener
 from agents.distributor.reception import Arrival, Reception
 from agents.distributor.status import HTTP_STATUS, Code, RefusedError, status_json, status_protobuf
 from agents.otlp_protocol import NO_METRICS_HEADER, ORG_ID_HEADER
@@ -59,8 +60,10 @@ class HttpReceiver:
         intake: Intake,
         authentication: Authentication,
         reception: Reception,
+        max_connections: int = 0,
     ) -> None:
         self.name, self._reception = f"{form.name} over HTTP", reception
+        self._max_connections = max_connections
         self._settings, self._form, self._intake, self._authentication = settings, form, intake, authentication
         app = web.Application(client_max_size=settings.max_request_body_size)
         app.router.add_post(path, self.export)
@@ -72,6 +75,7 @@ class HttpReceiver:
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, auto_decompress=False, shutdown_timeout=STOP_GRACE_S
         )
+        self._listener: Listener | None = None
         self.address = ""
 
     async def start(self) -> None:
@@ -79,11 +83,15 @@ class HttpReceiver:
         host, _, port = self._settings.endpoint.rpartition(":")
         context = None if self._settings.tls is None else server_context(self._settings.tls)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host.strip("[]") or None, int(port), ssl_context=context).start()
-        self.address = f"{host}:{self._runner.addresses[0][1]}"
+        assert self._runner.server is not None
+        self._listener = self._reception.listener(self._runner.server, self._max_connections)
+        bound = await self._listener.start(host.strip("[]") or None, int(port), context)
+        self.address = f"{host}:{bound}"
 
     async def stop(self) -> None:
         """Take no more requests and answer those in flight."""
+        if self._listener is not None:
+            self._listener.stop()
         await self._runner.cleanup()
 
     async def export(self, request: web.Request) -> web.Response:
@@ -100,9 +108,10 @@ class HttpReceiver:
             supported = ", ".join(self._form.media_types)
             return web.Response(status=415, text=f"415 unsupported media type, supported: [{supported}]")
         try:
-            org_ids = self._authentication.org_ids(_client(request))  # before its body is read
-            body = await self._body(request)
-            await self._intake.push(arrival, body, org_ids, no_metrics=NO_METRICS_HEADER in request.headers)
+            with self._reception.in_flight.request():
+                org_ids = self._authentication.org_ids(_client(request))  # before its body is read
+                body = await self._body(request)
+                await self._intake.push(arrival, body, org_ids, no_metrics=NO_METRICS_HEADER in request.headers)
         except RefusedError as error:
             return self._failure(kind, HTTP_STATUS[error.code], error)
         except (BodyTooLargeError, web.HTTPRequestEntityTooLarge):

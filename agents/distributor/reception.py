@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import structlog
+from aiohttp import web
 
+from agents.distributor.in_flight import InFlight
+from agents.distributor.listener import Listener
 from agents.distributor.metrics import DistributorMetrics
 
 log = structlog.get_logger(__name__)
@@ -46,11 +49,18 @@ class Arrival:
 
 
 class Reception:
-    """Keeps a receiver's counts. `access_log`: each request is a line, too."""
+    """Keeps a receiver's counts, and knows all receivers' requests `in_flight`. `access_log`: each is a line, too."""
 
-    def __init__(self, origin: Origin, metrics: DistributorMetrics, *, access_log: bool) -> None:
-        self._origin, self._access_log = origin, access_log
+    def __init__(self, origin: Origin, metrics: DistributorMetrics, in_flight: InFlight, *, access_log: bool) -> None:
+        self._origin, self._access_log, self._metrics = origin, access_log, metrics
+        self.in_flight = in_flight
         self._accepted, self._refused = metrics.accepted_spans.cell(*origin), metrics.refused_spans.cell(*origin)
+
+    def listener(self, server: web.Server, most: int) -> Listener:
+        """A listener whose connections are shown."""
+        listener = Listener(server, most, self._metrics.connections_refused.labels(*self._origin).inc)
+        self._metrics.connections.labels(*self._origin).set_function(lambda: listener.connections)
+        return listener
 
     @contextlib.contextmanager
     def request(self, peer: Callable[[], str | None]) -> Iterator[Arrival]:

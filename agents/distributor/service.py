@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from agents import kafka
 from agents.distributor.auth import Authentication
 from agents.distributor.forwarders import Forwarding
+from agents.distributor.in_flight import InFlight
 from agents.distributor.inspection import Inspection
 from agents.distributor.intake import Intake, Watcher
 from agents.distributor.limits import TenantLimits
@@ -70,38 +71,41 @@ class Distributor:
             max_buffered=settings.producer_max_buffered_bytes,
         )
         limits = TenantLimits(now or (lambda: config), lambda: self.distributors)
+        work = config.spanmill.distributor
+        in_flight = InFlight(own, work.max_concurrent_requests, work.max_concurrent_requests_per_tenant)
         self._watchers = watchers(config, own, metrics, limits)
         self._intake = Intake(
             self.records,
             own,
             limits,
+            in_flight,
             partitions=partitions,
             max_record=settings.producer_max_record_size_bytes,
             multitenancy=config.multitenancy_enabled,
             watchers=self._watchers,
         )
         receivers = config.distributor.receivers
-        to = self._intake, Authentication(config.spanmill.distributor.tenants)
-        access_log = config.spanmill.distributor.access_log
+        to = self._intake, Authentication(work.tenants)
+        most = work.max_connections
 
         def reception(origin: Origin) -> Reception:
-            return Reception(origin, own, access_log=access_log)
+            return Reception(origin, own, in_flight, access_log=work.access_log)
 
         otlp, jaeger, zipkin = receivers.otlp.protocols, receivers.jaeger, receivers.zipkin
         self.grpc = self.http = self.jaeger_grpc = self.jaeger_http = self.zipkin = None
         if otlp.grpc is not None:
-            self.grpc = GrpcReceiver(otlp.grpc, "OTLP", *to, reception(OTLP_GRPC))
+            self.grpc = GrpcReceiver(otlp.grpc, "OTLP", *to, reception(OTLP_GRPC), most)
         if otlp.http is not None:
             path = otlp.http.traces_url_path
-            self.http = HttpReceiver(otlp.http, path, OtlpForm(), *to, reception(OTLP_HTTP))
+            self.http = HttpReceiver(otlp.http, path, OtlpForm(), *to, reception(OTLP_HTTP), most)
         if jaeger is not None and jaeger.protocols.grpc is not None:
-            self.jaeger_grpc = GrpcReceiver(jaeger.protocols.grpc, "Jaeger", *to, reception(JAEGER_GRPC))
+            self.jaeger_grpc = GrpcReceiver(jaeger.protocols.grpc, "Jaeger", *to, reception(JAEGER_GRPC), most)
         if jaeger is not None and jaeger.protocols.thrift_http is not None:
             thrift = jaeger.protocols.thrift_http
-            self.jaeger_http = HttpReceiver(thrift, JAEGER_PATH, JaegerForm(), *to, reception(JAEGER_HTTP))
+            self.jaeger_http = HttpReceiver(thrift, JAEGER_PATH, JaegerForm(), *to, reception(JAEGER_HTTP), most)
         if zipkin is not None:
             form = ZipkinForm(parse_string_tags=zipkin.parse_string_tags)
-            self.zipkin = HttpReceiver(zipkin, ZIPKIN_PATH, form, *to, reception(ZIPKIN))
+            self.zipkin = HttpReceiver(zipkin, ZIPKIN_PATH, form, *to, reception(ZIPKIN), most)
         self.kafka = None
         if receivers.kafka is not None:
             self.kafka = KafkaReceiver(

@@ -34,6 +34,37 @@ NoExtension = Annotated[dict[str, Any], AfterValidator(check_auth)]
 Endpoint = Annotated[str, AfterValidator(check_endpoint)]
 
 
+class KeepaliveParameters(Section):
+    """When the server ends connections, or asks whether somebody is there. 0: gRPC's own defaults."""
+
+    max_connection_idle_s: Seconds = Field(default=0.0, alias="max_connection_idle")
+    """One without requests for so long is ended."""
+    max_connection_age_s: Seconds = Field(default=0.0, alias="max_connection_age")
+    """One that is so old is ended, so that clients spread over new distributors."""
+    max_connection_age_grace_s: Seconds = Field(default=0.0, alias="max_connection_age_grace")
+    """For the requests in flight of one that is too old."""
+    time_s: Seconds = Field(default=0.0, alias="time")
+    """One that is silent for so long is asked."""
+    timeout_s: Seconds = Field(default=0.0, alias="timeout")
+    """One that doesn't answer within that time is ended."""
+
+
+class KeepalivePolicy(Section):
+    """How often clients may ask whether the server is there; those that ask more often are hung up on."""
+
+    min_time_s: Seconds = Field(default=0.0, alias="min_time")
+    """As often as every so many seconds. 0: gRPC's own default."""
+    permit_without_stream: bool = False
+    """Also while they have no request."""
+
+
+class GrpcKeepalive(Section):
+    """The Collector's `keepalive` of servers."""
+
+    server_parameters: KeepaliveParameters = KeepaliveParameters()
+    enforcement_policy: KeepalivePolicy = KeepalivePolicy()
+
+
 class GrpcSettings(Section):
     """A receiver's gRPC server."""
 
@@ -41,6 +72,9 @@ class GrpcSettings(Section):
     """`host:port`; without a host, every interface."""
     max_recv_msg_size_mib: Annotated[Int, Field(ge=1, le=2047)] = 4
     """Larger messages are refused."""
+    max_concurrent_streams: Annotated[Int, Field(ge=0, le=(1 << 31) - 1)] = 0
+    """So many requests may each connection have at once; clients wait with more. 0: any number."""
+    keepalive: GrpcKeepalive = GrpcKeepalive()
     tls: ServerTls | None = None
     """The server's certificate; without it what clients send can be read on its way."""
     auth: NoExtension = Field(default_factory=dict)

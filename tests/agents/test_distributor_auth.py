@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from agents.distributor.auth import Authentication, Client, Tokens, TokensError
+from agents.distributor.in_flight import InFlight
 from agents.distributor.intake import Intake
 from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.receiver_grpc import GrpcReceiver
@@ -35,7 +36,8 @@ PROTOBUF = "application/x-protobuf"
 
 
 def reception(origin: Origin) -> Reception:
-    return Reception(origin, DistributorMetrics(CollectorRegistry()), access_log=False)
+    metrics = DistributorMetrics(CollectorRegistry())
+    return Reception(origin, metrics, InFlight(metrics), access_log=False)
 
 
 class RecordedIntake:

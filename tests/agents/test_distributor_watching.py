@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from agents.distributor.auth import Authentication
 from agents.distributor.exposed import RecentQuantiles
+from agents.distributor.in_flight import InFlight
 from agents.distributor.intake import Intake
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
@@ -61,24 +62,29 @@ class Distributor:
         self.registry = CollectorRegistry()
         self.metrics, self.producer = DistributorMetrics(self.registry), RecordedProducer()
         self.own, limits = OwnMetrics(), TenantLimits(lambda: config)
+        work = config.spanmill.distributor
+        in_flight = InFlight(self.metrics, work.max_concurrent_requests, work.max_concurrent_requests_per_tenant)
         intake = Intake(
             cast("RecordProducer", self.producer),
             self.metrics,
             limits,
+            in_flight,
             partitions=4,
             max_record=1_000_000,
             multitenancy=config.multitenancy_enabled,
             watchers=watchers(config, self.metrics, self.own, limits),
         )
-        access_log = config.spanmill.distributor.access_log
         to = intake, Authentication(None)
         protocols = config.distributor.receivers.otlp.protocols
         assert protocols.grpc is not None
         assert protocols.http is not None
-        by_grpc = Reception(OTLP_GRPC, self.metrics, access_log=access_log)
-        by_http = Reception(OTLP_HTTP, self.metrics, access_log=access_log)
-        self.grpc = GrpcReceiver(protocols.grpc.replace(endpoint="127.0.0.1:0"), "OTLP", *to, by_grpc)
-        self.http = HttpReceiver(protocols.http.replace(endpoint="127.0.0.1:0"), PATH, OtlpForm(), *to, by_http)
+        by_grpc = Reception(OTLP_GRPC, self.metrics, in_flight, access_log=work.access_log)
+        by_http = Reception(OTLP_HTTP, self.metrics, in_flight, access_log=work.access_log)
+        self.grpc = GrpcReceiver(
+            protocols.grpc.replace(endpoint="127.0.0.1:0"), "OTLP", *to, by_grpc, work.max_connections
+        )
+        by_path = protocols.http.replace(endpoint="127.0.0.1:0"), PATH, OtlpForm()
+        self.http = HttpReceiver(*by_path, *to, by_http, work.max_connections)
 
     async def over_grpc(self, body: bytes, *metadata: tuple[str, str]) -> str:
         async with grpc.aio.insecure_channel(self.grpc.address) as channel:
