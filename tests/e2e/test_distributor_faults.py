@@ -347,6 +347,8 @@ async def test_a_topic_that_is_deleted_is_a_retryable_failure(kafka: KafkaBroker
             assert before <= kept | found.acknowledged
             for deleted in admin.delete_topics([topic]).values():
                 deleted.result(30)
+            # The controller has deleted it; until the broker learns of it, it takes spans, which go with the topic.
+            await found.until(lambda: topic not in admin.list_topics(timeout=30).topics, "the broker has no such topic")
             await found.is_refused(CLIENTS)
             found.acknowledged.clear()  # what was in the topic went with it
             await asyncio.sleep(2 * WRITE_TIMEOUT_S)
