@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.otlp.fields import copy, field, write_header
-from schemas.otlp.jit import kernel
+from schemas.otlp.jit import direct, kernel
 from schemas.otlp.wire import MAX_DEPTH, Bytes, varint_size
 
 Ints = npt.NDArray[np.int64]
@@ -134,7 +134,7 @@ def splice(
 def written(layout: Layout, plan: Plan, pieces: Ints) -> list[Piece]:
     """The pieces, whose rows in the plan are `pieces`, at least one."""
     value = np.empty(int(pieces[-1, TO]), np.uint8)
-    write(layout, plan, pieces[:, FROM].copy(), value)
+    _written(layout, plan, pieces[:, FROM].copy(), value)
     return [Piece(partition, value[start:end].tobytes(), number) for partition, start, end, number in pieces.tolist()]
 
 
@@ -356,3 +356,6 @@ def write(layout: Layout, plan: Plan, position: Ints, target: Bytes) -> None:
             to = write_header(target, to, NESTED, plan.scope_size[i])
             to = copy(target, to, space, layout.scopes[scope, START], layout.scopes[scope, END])
         position[piece] = copy(target, to, space, layout.spans[i, START], layout.spans[i, END])
+
+
+_written = direct(write)

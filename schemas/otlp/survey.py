@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.otlp.jit import kernel
+from schemas.otlp.jit import direct, kernel
 from schemas.otlp.wire import Bytes, word_at
 
 BOUNDS_S = (300, 1800, 3600)
@@ -66,7 +66,7 @@ def survey(
 ) -> Survey:
     """Of spans whose trace IDs of 16 bytes begin at `trace_ids`, with `ends` the bits of unsigned nanoseconds."""
     out = np.empty(FOUND, np.int64)
-    _survey(data, trace_ids, ends, now_s, slots, out)
+    _surveyed(data, trace_ids, ends, now_s, slots, out)
     found = out.tolist()
     future = Distances(found[FUTURE : FUTURE + BUCKETS], found[FUTURE_SUM])
     return Survey(found[TRACES], future, Distances(found[PAST : PAST + BUCKETS], found[PAST_SUM]))
@@ -117,3 +117,6 @@ def _slot(first: int, second: int, size: int) -> int:
     mixed = int(first * SPREAD) ^ second
     mixed = int((mixed ^ (mixed >> 29)) * SPREAD)
     return (mixed >> 32) & (size - 1)
+
+
+_surveyed = direct(_survey)
