@@ -27,7 +27,7 @@ run: $(INSTALLED) ## Set up, then run everything in one process with a demo shop
 
 install: $(INSTALLED) ## Set up what running needs: .venv with the command spanmill
 
-tools: $(INSTALLED_DEV) ## Set up what tests need: packages, Kafka, Prometheus, telemetrygen
+tools: $(INSTALLED_DEV) ## Set up what tests need: packages, Kafka, Prometheus, OTLP clients
 	tools/set_up_tests.sh
 
 test: tools ## Set up, then run the tests

@@ -5,7 +5,6 @@ import gzip
 import json
 import ssl
 import zlib
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,7 @@ import pytest
 from confluent_kafka import Message, Producer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -42,7 +39,6 @@ from schemas.murmur2 import partition_of
 from tests.schemas.test_jaeger import THRIFT
 from tests.servers.certificates import Authority
 from tests.servers.kafka import KafkaBroker
-from tests.servers.telemetrygen import Telemetrygen
 
 pytestmark = pytest.mark.kafka
 
@@ -178,48 +174,6 @@ async def test_every_span_sent_is_on_the_topic_once_under_its_resource(start: St
         (resource,) = TracesData.FromString(record.value() or b"").resource_spans
         assert resource.resource.attributes[0].value.string_value == "shop"
         assert record.headers() == [("tenant", b"single-tenant")]
-
-
-def send_orders(exporter: SpanExporter, count: int) -> set[str]:
-    provider = TracerProvider(resource=Resource.create({"service.name": "shop"}))
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracer = provider.get_tracer("orders")
-    sent = set()
-    for i in range(count):
-        with tracer.start_as_current_span(f"order {i}", kind=trace.SpanKind.SERVER), tracer.start_span(f"pay {i}") as s:
-            sent.add(f"{s.get_span_context().trace_id:032x}")
-    assert provider.force_flush()
-    provider.shutdown()
-    return sent
-
-
-@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
-async def test_the_python_sdk_over_grpc(start: Start, compression: grpc.Compression) -> None:
-    running = await start()
-    exporter = GrpcExporter(endpoint=running.grpc, insecure=True, compression=compression)
-    traces = await asyncio.to_thread(send_orders, exporter, 5)
-    spans = running.spans()
-    assert Counter(span.trace_id.hex() for span in spans) == dict.fromkeys(traces, 2)
-    assert_partitioned(running.records())
-
-
-@pytest.mark.parametrize("compression", [Compression.NoCompression, Compression.Gzip, Compression.Deflate])
-async def test_the_python_sdk_over_http(start: Start, compression: Compression) -> None:
-    running = await start()
-    traces = await asyncio.to_thread(send_orders, HttpExporter(running.url, compression=compression), 5)
-    assert Counter(span.trace_id.hex() for span in running.spans()) == dict.fromkeys(traces, 2)
-
-
-@pytest.mark.parametrize("over_http", [False, True])
-async def test_telemetrygen(start: Start, telemetrygen: Telemetrygen, over_http: bool) -> None:
-    running = await start()
-    endpoint = running.url.split("/")[2] if over_http else running.grpc
-    arguments = ["--traces", "100", "--workers", "2", "--child-spans", "3", *(["--otlp-http"] if over_http else [])]
-    await asyncio.to_thread(telemetrygen.traces, endpoint, *arguments)
-    spans = running.spans()
-    assert len(spans) == 800
-    assert Counter(Counter(span.trace_id for span in spans).values()) == {4: 200}
-    assert_partitioned(running.records())
 
 
 async def test_json_is_the_same_as_protobuf(start: Start) -> None:
@@ -398,25 +352,6 @@ async def test_a_client_above_its_rate_is_told_when_to_come_again(start: Start) 
     assert running.counter("tempo_discarded_spans_total", reason="rate_limited", tenant="single-tenant") == 6
     assert running.counter("tempo_distributor_spans_received_total", tenant="single-tenant") == 0
     assert running.records() == []
-
-
-async def test_an_exporter_sends_again_what_was_above_its_rate(start: Start) -> None:
-    """The real one obeys the RetryInfo: the bucket has filled when it comes again."""
-    size = request(numbered(1)).ByteSize()
-    running = await start(
-        f"overrides: {{defaults: {{ingestion: {{rate_limit_bytes: 4000, burst_size_bytes: {20 * size}}}}}}}\n"
-    )
-    exporter = GrpcExporter(endpoint=f"http://{running.grpc}", insecure=True)
-    provider = TracerProvider(resource=Resource.create({"service.name": "shop"}), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-
-    def send() -> None:
-        for number in range(12):
-            provider.get_tracer("t").start_span(f"n{number}").end()
-
-    await asyncio.to_thread(send)
-    assert sorted(span.name for span in running.spans()) == sorted(f"n{number}" for number in range(12))
-    await asyncio.to_thread(provider.shutdown)
 
 
 async def test_long_attributes_are_cut_and_counted(start: Start) -> None:

@@ -1,5 +1,6 @@
 """The OpenTelemetry project's load generator, which tools/fetch_telemetrygen.sh builds into .cache/bin."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -16,14 +17,24 @@ class Telemetrygen:
         if not BINARY.exists():
             missing("telemetrygen", INSTALL)
 
-    def traces(self, endpoint: str, *arguments: str, timeout_s: float = 60.0) -> str:
-        """Send traces to HOST:PORT without TLS; fails if telemetrygen does. Gives its log."""
+    def traces(
+        self,
+        endpoint: str,
+        *arguments: str,
+        authority: Path | None = None,
+        gzip: bool = False,
+        timeout_s: float = 60.0,
+    ) -> str:
+        """Send traces to HOST:PORT, with TLS if there is an authority; fails if telemetrygen does. Gives its log."""
+        security = ["--ca-cert", str(authority)] if authority else ["--otlp-insecure"]
         done = subprocess.run(
-            [BINARY, "traces", "--otlp-insecure", "--otlp-endpoint", endpoint, "--rate", "0", *arguments],
+            [BINARY, "traces", *security, "--otlp-endpoint", endpoint, "--rate", "0", *arguments],
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
+            # It has no flag for it, and its exporters are the SDK's.
+            env={**os.environ, **({"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"} if gzip else {})},
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
