@@ -410,6 +410,13 @@ async def test_spans_above_the_rate_are_sent_again_and_arrive_once(kafka: KafkaB
     assert_same(on_topic(kafka, topic), sent)
 
 
+async def until_refused(at: Running, clients: int) -> None:
+    """Until Kafka's absence was told to as many clients as there are."""
+    async with asyncio.timeout(60):
+        while at.counter("tempo_distributor_produce_failures_total", reason="timeout") < clients:
+            await asyncio.sleep(0.05)
+
+
 async def test_spans_that_kafka_could_not_take_are_sent_again_and_arrive_once(
     kafka: KafkaBroker, tmp_path: Path
 ) -> None:
@@ -418,9 +425,7 @@ async def test_spans_that_kafka_could_not_take_are_sent_again_and_arrive_once(
     async with running(proxy.address, topic, kafka=", write_timeout: 500ms") as at:
         sending = one_of_each_protocol(at, GoClient(tmp_path))
         every = asyncio.create_task(all_sent(sending))
-        async with asyncio.timeout(60):
-            while at.counter("tempo_distributor_produce_failures_total", reason="timeout") < len(sending):
-                await asyncio.sleep(0.05)
+        await until_refused(at, len(sending))
         proxy.start(int(kafka.address.rpartition(":")[2]))
         try:
             sent = await every

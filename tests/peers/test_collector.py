@@ -1,20 +1,29 @@
-"""A real Collector as the writer of the spans topic, and of the files that a replay reads."""
+"""A real Collector: what it writes to the spans topic, to files that a replay reads, and to a distributor."""
 
+import asyncio
 import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from tests.agents.test_otlp_clients import PARTITIONS, Running, assert_same, authority, on_topic, running, until_refused
 from tests.e2e.assertions import CALL_LABELS, assert_truth
 from tests.e2e.cluster import Cluster
 from tests.e2e.traffic import Shop
+from tests.servers.certificates import Authority
 from tests.servers.collector import Collector
+from tests.servers.go_client import GoClient
 from tests.servers.kafka import KafkaBroker
 from tests.servers.prometheus import Prometheus
+from tests.servers.tcp_proxy import TcpProxy
+
+__all__ = ["authority"]
 
 pytestmark = pytest.mark.peers
 
@@ -60,3 +69,75 @@ def test_a_file_of_a_collector_is_replayed_exactly(form: str, suffix: str, tmp_p
         labels = dict(re.findall(r'(\w+)="([^"]*)"', sample["labels"]))
         found[tuple(labels[name] for name in CALL_LABELS)] += int(float(sample["value"]))
     assert found == shop.truth.calls
+
+
+def otlp_exporters(at: Running) -> dict[str, dict[str, Any]]:
+    """The Collector's exporters of OTLP, with each compression that both sides know."""
+    tls = {"ca_file": str(at.authority)} if at.authority else {"insecure": True}
+    by_grpc, by_http = {"endpoint": at.grpc, "tls": tls}, {"endpoint": f"{at.scheme}://{at.http}", "tls": tls}
+    return {
+        **{f"otlp_grpc/{name}": {**by_grpc, "compression": name} for name in ("none", "gzip")},
+        **{f"otlp_http/{name}": {**by_http, "compression": name} for name in ("none", "gzip", "zstd", "deflate")},
+        "otlp_http/json": {**by_http, "encoding": "json"},
+    }
+
+
+def each_as_a_tenant(exporters: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    retry = {"initial_interval": "200ms", "max_interval": "1s"}
+    return {
+        name: {**exporter, "headers": {"X-Scope-OrgID": tenant_of(name)}, "retry_on_failure": retry}
+        for name, exporter in exporters.items()
+    }
+
+
+def tenant_of(exporter: str) -> str:
+    return exporter.replace("/", "-")
+
+
+def through_a_collector(directory: Path, exporters: dict[str, dict[str, Any]]) -> tuple[TracesData, str]:
+    """What a client sent to a Collector, which has sent it on by now; and the Collector's log."""
+    with Collector(directory, each_as_a_tenant(exporters)) as collector:
+        sent = GoClient(directory).send(collector.grpc, "grpc", traces=3)
+    return sent, collector.log()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_what_a_collector_exports_is_in_the_topic_field_by_field(
+    kafka: KafkaBroker, authority: Authority, tmp_path: Path, secure: bool
+) -> None:
+    topic = kafka.spans_topic(PARTITIONS)
+    async with running(kafka.address, topic, authority=authority if secure else None) as at:
+        exporters = otlp_exporters(at)
+        sent, _ = await asyncio.to_thread(through_a_collector, tmp_path, exporters)
+    assert_same(on_topic(kafka, topic), dict.fromkeys(map(tenant_of, exporters), sent))
+
+
+async def test_a_collector_sends_again_what_kafka_could_not_take(kafka: KafkaBroker, tmp_path: Path) -> None:
+    """KFK-12: UNAVAILABLE and 503 until Kafka can be reached."""
+    topic, proxy = kafka.spans_topic(PARTITIONS), TcpProxy()
+    async with running(proxy.address, topic, kafka=", write_timeout: 500ms") as at:
+        exporters = otlp_exporters(at)
+        with Collector(tmp_path, each_as_a_tenant(exporters)) as collector:
+            sent = await asyncio.to_thread(GoClient(tmp_path).send, collector.grpc, "grpc")
+            await until_refused(at, len(exporters))
+            proxy.start(int(kafka.address.rpartition(":")[2]))
+            try:
+                async with asyncio.timeout(60):  # a Collector that is stopped gives up what it had to send again
+                    while on_topic(kafka, topic).keys() != {tenant_of(name) for name in exporters}:
+                        await asyncio.sleep(0.2)
+            finally:
+                proxy.stop()
+    assert_same(on_topic(kafka, topic), dict.fromkeys(map(tenant_of, exporters), sent))
+
+
+@pytest.mark.parametrize("compression", ["zstd", "snappy"])
+async def test_other_compressions_of_grpc_are_refused_for_good(
+    kafka: KafkaBroker, tmp_path: Path, compression: str
+) -> None:
+    """DIST-1: the library for gRPC refuses them before it asks us, so the Collector must be told to use gzip."""
+    topic = kafka.spans_topic(PARTITIONS)
+    async with running(kafka.address, topic) as at:
+        exporter = {"endpoint": at.grpc, "compression": compression, "tls": {"insecure": True}}
+        _, log = await asyncio.to_thread(through_a_collector, tmp_path, {"otlp_grpc": exporter})
+    assert on_topic(kafka, topic) == {}
+    assert "Permanent error: rpc error: code = Internal desc = Error parsing 'grpc-encoding' metadata" in log

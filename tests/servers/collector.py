@@ -1,4 +1,4 @@
-"""The OpenTelemetry Collector, which tools/fetch_collector.sh builds into .cache/bin: OTLP in, Kafka and files out."""
+"""The OpenTelemetry Collector, built into .cache/bin by tools/fetch_collector.sh: OTLP in; Kafka, files, OTLP out."""
 
 import subprocess
 import time
@@ -38,11 +38,15 @@ class Collector:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([BINARY, "--config", self._config], stdout=log, stderr=log)
         deadline = time.monotonic() + START_WITHIN_S
-        while "Everything is ready" not in self._log.read_text():
-            assert self._process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, self._log.read_text()
+        while "Everything is ready" not in self.log():
+            assert self._process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
             time.sleep(0.1)
         return self
+
+    def log(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text()
 
     @property
     def pid(self) -> int:
