@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import structlog
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
     AdminClient,
     AlterConfigOpType,
@@ -91,6 +91,10 @@ class TopicsError(Exception):
     """The topics aren't as they must be; the message says what to do."""
 
 
+class TopicExistsError(TopicsError):
+    """A topic that is to be made is there already."""
+
+
 class OtherShardsError(Exception):
     """The deltas topic has other partitions than the app has written to; the message says what to do."""
 
@@ -167,10 +171,24 @@ class Admin:
                 log.warning("the topic's settings can't be read", topic=resource.name, error=_reason(error))
         return read
 
-    def create(self, name: str, partitions: int, replicas: int | None, settings: Mapping[str, str]) -> None:
-        """Make a topic, with the broker's default replication unless told otherwise."""
+    def create(self, name: str, partitions: int, replicas: int | None, settings: Mapping[str, str]) -> bool:
+        """Make a topic, with the broker's default replication unless told otherwise; returns when brokers know it.
+
+        False if it is there already: somebody was faster, or the broker that was asked hadn't heard of it.
+        """
         topic = NewTopic(name, partitions, -1 if replicas is None else replicas, config=dict(settings))
-        self._wait(name, self._client.create_topics([topic], operation_timeout=self._timeout_s)[name])
+        try:
+            self._wait(name, self._client.create_topics([topic], operation_timeout=self._timeout_s)[name])
+        except TopicExistsError:
+            created = False
+        else:
+            created = True
+        deadline = time.monotonic() + self._timeout_s
+        while not self.describe([name], settings=False):
+            if time.monotonic() > deadline:
+                raise TopicsError(f"{name}: was created, and the brokers don't know it after {self._timeout_s} s")
+            time.sleep(CHANGE_POLL_S)
+        return created
 
     def grow(self, name: str, partitions: int) -> None:
         """Give a topic more partitions: so many in all."""
@@ -191,7 +209,9 @@ class Admin:
         try:
             answer.result(self._timeout_s)
         except KafkaException as error:
-            raise TopicsError(f"{name}: {_reason(error)}") from error
+            exists = bool(error.args) and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
+            kind = TopicExistsError if exists else TopicsError
+            raise kind(f"{name}: {_reason(error)}") from error
 
 
 def _reason(error: KafkaException) -> str:
@@ -253,13 +273,15 @@ def create(config: Config, partitions: int, replication_factor: int | None = Non
     counts = {names.dead_letters: 1}
     for topic, changelog in ((names.spans, names.checkpoints), (names.deltas, names.snapshots)):
         counts[topic] = counts[changelog] = there[topic].partitions if topic in there else partitions
+    created = set()
     for name in names.all:
-        if name in there:
-            yield f"{name}: exists, {_partitions(there[name].partitions)}"
-        else:
-            admin.create(name, counts[name], replication_factor, rules.initial(name, there))
+        if name not in there and admin.create(name, counts[name], replication_factor, rules.initial(name, there)):
+            created.add(name)
             yield f"{name}: created, {_partitions(counts[name])}"
-    yield from _set_settings(admin, rules, created=set(names.all) - set(there))
+        else:
+            found = there.get(name) or admin.describe([name], settings=False)[name]
+            yield f"{name}: exists, {_partitions(found.partitions)}"
+    yield from _set_settings(admin, rules, created)
 
 
 def grow(config: Config, partitions: int) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """Topics: their names on the wire, how they are made, and what is said about them."""
 
+from collections.abc import Sequence
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -79,6 +81,25 @@ def test_creating_again_changes_nothing(kafka: KafkaBroker) -> None:
     again = list(topics.create(config, partitions=5))
     assert len(again) == 5
     assert all(": exists, " in line for line in again), again
+
+
+@pytest.mark.kafka
+def test_topics_that_a_broker_has_not_heard_of_yet_are_left_alone(
+    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or that somebody else makes at the same time."""
+    config = config_for(kafka)
+    list(topics.create(config, partitions=2))
+    describe, deaf = topics.Admin.describe, iter([True])
+
+    def heard(self: topics.Admin, names: Sequence[str], *, settings: bool = True) -> dict[str, topics.Topic]:
+        return {} if next(deaf, False) else describe(self, names, settings=settings)
+
+    monkeypatch.setattr(topics.Admin, "describe", heard)
+    again = list(topics.create(config, partitions=5))
+    assert len(again) == 5
+    assert all(": exists, " in line for line in again), again
+    assert sum("2 partitions" in line for line in again) == 4, again
 
 
 @pytest.mark.kafka
