@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from prometheus_client import CollectorRegistry
 
+from agents.distributor.in_flight import InFlight
 from agents.distributor.intake import Intake
 from agents.distributor.limits import TenantLimits
 from agents.distributor.metrics import DistributorMetrics
@@ -110,7 +111,8 @@ async def written(sent: Sequence[tuple[str, bytes]], longest: int, max_record: i
     log, metrics = Log(), DistributorMetrics(CollectorRegistry())
     producer = RecordProducer(cast("Producer", log), "spans", metrics, max_record=max_record, max_buffered=0)
     limits = TenantLimits(lambda: config)
-    intake = Intake(producer, metrics, limits, partitions=PARTITIONS, max_record=max_record, multitenancy=True)
+    to = producer, metrics, limits, InFlight(metrics)
+    intake = Intake(*to, partitions=PARTITIONS, max_record=max_record, multitenancy=True)
     await asyncio.gather(*(intake.push(Arrival(), body, [tenant], no_metrics=False) for tenant, body in sent))
     return log.records
 
