@@ -12,7 +12,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from agents.distributor.auth import Authentication, Client, names_of_context
 from agents.distributor.intake import Intake
 from agents.distributor.reception import Arrival, Reception
-from agents.distributor.status import Code, RefusedError, status_protobuf
+from agents.distributor.status import Code, RefusedError, retry_info_protobuf, status_protobuf
 from agents.otlp_protocol import EXPORT_METHOD, NO_METRICS_HEADER, ORG_ID_HEADER
 from agents.server_tls import grpc_credentials
 from schemas import jaeger
@@ -32,6 +32,9 @@ AUTHORIZATION = "authorization"
 
 STATUS_DETAILS = "grpc-status-details-bin"
 """The trailer with a google.rpc.Status, whose details say when to come again."""
+
+RETRY_INFO = "google.rpc.retryinfo-bin"
+"""The trailer in which OpenTelemetry's SDK for Python looks for that: a google.rpc.RetryInfo by itself."""
 
 STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -167,7 +170,10 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
 def _trailers(error: RefusedError) -> tuple[tuple[str, bytes], ...]:
     if error.retry_after_s <= 0:
         return ()
-    return ((STATUS_DETAILS, status_protobuf(error.code, error.message, error.retry_after_s)),)
+    return (
+        (STATUS_DETAILS, status_protobuf(error.code, error.message, error.retry_after_s)),
+        (RETRY_INFO, retry_info_protobuf(error.retry_after_s)),
+    )
 
 
 def _text(value: str | bytes) -> str:

@@ -52,10 +52,14 @@ def status_protobuf(code: Code, message: str, retry_after_s: float = 0.0) -> byt
     status = b"\x08" + uvarint(code) + _delimited(b"\x12", message.encode())
     if retry_after_s <= 0:
         return status
-    seconds, nanos = divmod(round(retry_after_s * 1_000_000_000), 1_000_000_000)
-    duration = b"\x08" + uvarint(seconds) + b"\x10" + uvarint(nanos)
-    detail = _delimited(b"\x0a", RETRY_INFO) + _delimited(b"\x12", _delimited(b"\x0a", duration))
+    detail = _delimited(b"\x0a", RETRY_INFO) + _delimited(b"\x12", retry_info_protobuf(retry_after_s))
     return status + _delimited(b"\x1a", detail)
+
+
+def retry_info_protobuf(retry_after_s: float) -> bytes:
+    """A google.rpc.RetryInfo."""
+    seconds, nanos = divmod(round(retry_after_s * 1_000_000_000), 1_000_000_000)
+    return _delimited(b"\x0a", b"\x08" + uvarint(seconds) + b"\x10" + uvarint(nanos))
 
 
 def status_json(code: Code, message: str, retry_after_s: float = 0.0) -> bytes:

@@ -8,6 +8,7 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
 
 from agents.distributor.receiver_grpc import channel_options
 from agents.otlp_protocol import EXPORT_METHOD
@@ -41,7 +42,10 @@ async def test_requests_that_wait_are_limited_over_all_receivers() -> None:
             with pytest.raises(grpc.aio.AioRpcError, match="3 requests wait") as refused:
                 await channel.unary_unary(EXPORT_METHOD, None, None)(request(1))
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert b"RetryInfo" in dict(refused.value.trailing_metadata() or ())["grpc-status-details-bin"]
+        trailers = dict(refused.value.trailing_metadata() or ())
+        assert b"RetryInfo" in trailers["grpc-status-details-bin"]
+        by_itself = RetryInfo.FromString(trailers["google.rpc.retryinfo-bin"])
+        assert by_itself.retry_delay.ToTimedelta().total_seconds() == 1.0, "where Python's SDK looks for it"
         assert await distributor.over_http(request(1)) == 503
         assert distributor.value(REFUSED, limit="distributor") == 2
         assert distributor.value("spanmill_distributor_requests_in_flight_limit") == 3

@@ -402,8 +402,7 @@ RATE, BURST = 200, 2200
 async def test_spans_above_the_rate_are_sent_again_and_arrive_once(kafka: KafkaBroker, tmp_path: Path) -> None:
     """DIST-9: a tenant's second request is refused until its bucket has filled.
 
-    SDKs come again after a second, as RetryInfo and Retry-After say, and not sooner. (Python's over gRPC looks for the
-    time elsewhere, and begins with a second, more or less, of its own.)
+    SDKs come again after a second, as RetryInfo and Retry-After say, and not sooner.
     """
     topic = kafka.spans_topic(PARTITIONS)
     rate = f"overrides: {{defaults: {{ingestion: {{rate_limit_bytes: {RATE}, burst_size_bytes: {BURST}}}}}}}"
