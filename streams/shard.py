@@ -252,7 +252,7 @@ class Shard:
         self._chains.adopt()
 
     def keep_rules(self) -> None:
-        """Take provisional rules for the log's: a record that says which hold is lost, or can't be followed."""
+        """Take provisional rules for the log's: the record that says which hold won't come, or can't be followed."""
         self._provisional = False
 
     def spill_again(self) -> bool:

@@ -5,10 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from agents.distributor.metrics import DistributorMetrics
-from agents.distributor.status import Code, RefusedError
-
-RETRY_AFTER_S = 1.0
-"""For how long clients are asked to keep away: what is in flight is answered within Kafka's time-out."""
+from agents.distributor.status import RETRY_AFTER_S, Code, RefusedError, unavailable
 
 
 class InFlight:
@@ -27,8 +24,7 @@ class InFlight:
         """One more for the time of the context. Raises `RefusedError` if there are too many."""
         if self._most and self._count >= self._most:
             self._refused.labels("distributor").inc()
-            message = f"{self._count} requests wait for their answers, which is the limit of this distributor"
-            raise RefusedError(Code.UNAVAILABLE, message, RETRY_AFTER_S)
+            raise unavailable(f"{self._count} requests wait for their answers, which is the limit of this distributor")
         self._count += 1
         try:
             yield
@@ -37,8 +33,11 @@ class InFlight:
 
     @contextlib.contextmanager
     def request_of(self, tenant: str) -> Iterator[None]:
-        """The same among those of a tenant."""
-        if self._most_of_tenant and self._of_tenant[tenant] >= self._most_of_tenant:
+        """The same among those of a tenant, which are counted only if they are limited."""
+        if not self._most_of_tenant:
+            yield
+            return
+        if self._of_tenant[tenant] >= self._most_of_tenant:
             self._refused.labels("tenant").inc()
             message = f"{self._most_of_tenant} requests of tenant {tenant} wait for their answers, which is its limit"
             raise RefusedError(Code.RESOURCE_EXHAUSTED, message, RETRY_AFTER_S)

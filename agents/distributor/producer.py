@@ -13,16 +13,13 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, KafkaException
 
 from agents.distributor.metrics import DistributorMetrics, ProduceFailure
-from agents.distributor.status import Code, RefusedError
+from agents.distributor.status import Code, RefusedError, unavailable
 from agents.producer import Headers, Producer
 from schemas.otlp.splice import Piece
 from schemas.record import NO_METRICS_HEADER, TENANT_HEADER
 
 LINGER_S = 0.02
 """How long a record waits for more spans. Tempo waits 50 ms (KFK-10), in which few clients send twice."""
-
-RETRY_AFTER_S = 1.0
-"""For how long clients are asked to keep away when Kafka doesn't take spans: their own backing off takes over then."""
 
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE})
 TIMED_OUT = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT})  # noqa: SLF001
@@ -178,11 +175,6 @@ class RecordProducer:
         if reason is ProduceFailure.RECORD_TOO_LARGE:
             return RefusedError(Code.INVALID_ARGUMENT, message)
         return unavailable(message)
-
-
-def unavailable(message: str) -> RefusedError:
-    """What a client is told while Kafka can't take its spans."""
-    return RefusedError(Code.UNAVAILABLE, message, RETRY_AFTER_S)
 
 
 def failure_of(error: KafkaError) -> ProduceFailure:

@@ -44,6 +44,15 @@ class RefusedError(Exception):
         self.retry_after_s = retry_after_s
 
 
+RETRY_AFTER_S = 1.0
+"""For how long clients are asked to keep away at least: their own backing off takes over then."""
+
+
+def unavailable(message: str) -> RefusedError:
+    """What a client is told while nothing of its request is at fault, and it may come again."""
+    return RefusedError(Code.UNAVAILABLE, message, RETRY_AFTER_S)
+
+
 RETRY_INFO = b"type.googleapis.com/google.rpc.RetryInfo"
 
 

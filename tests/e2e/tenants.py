@@ -6,14 +6,14 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import pairwise
 
 from confluent_kafka import Producer
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
+from tests.background import in_background
 from tests.e2e.assertions import vector
 from tests.e2e.cluster import Cluster, Stage
 from tests.otlp_samples import any_value, attributes
@@ -57,22 +57,13 @@ class Load:
     def total(self, tenant: str) -> int:
         return sum(count for (name, _), count in self.sent.items() if name == tenant)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Send all the time."""
-        stop = threading.Event()
+        return in_background(self._send_on, "load")
 
-        def work() -> None:
-            while not stop.wait(0.1):
-                self.send(1)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    def _send_on(self, stop: threading.Event) -> None:
+        while not stop.wait(0.1):
+            self.send(1)
 
 
 def own_metric(stage: Stage, name: str) -> list[float]:

@@ -16,6 +16,7 @@ from confluent_kafka import Producer
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
 from schemas.bookmark import decode_bookmark
+from tests.background import in_background
 from tests.e2e.assertions import until
 from tests.e2e.cluster import Cluster
 from tests.e2e.test_config_change import own_metric
@@ -58,20 +59,13 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        stop = threading.Event()
-
-        def work() -> None:
-            while not stop.wait(0.1):
-                self.send()
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
+        with in_background(self._send_on, "load"):
             yield
-        finally:
-            stop.set()
-            thread.join()
-            assert self._producer.flush(30) == 0
+        assert self._producer.flush(30) == 0
+
+    def _send_on(self, stop: threading.Event) -> None:
+        while not stop.wait(0.1):
+            self.send()
 
 
 @dataclass

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.background import in_background
 from tests.e2e.cluster import Cluster, Stage
 from tests.servers.prometheus import Prometheus
 
@@ -86,14 +87,10 @@ class Deployment:
     @contextmanager
     def supervised(self) -> Iterator[None]:
         """Start again what ends, for the time of the context; at its end everything is ended."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._supervise, args=(stop,), name="supervisor")
-        thread.start()
         try:
-            yield
+            with in_background(self._supervise, "supervisor"):
+                yield
         finally:
-            stop.set()
-            thread.join()
             for stage in self.cluster.stages:
                 if stage.alive:
                     stage.send(signal.SIGCONT)

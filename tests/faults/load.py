@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Message, Producer
 
+from tests.background import in_background
 from tests.faults.orders import MS, SPANS, TRACES, Template, Truth, templates
 from tests.servers.kafka import Kafka
 
@@ -85,14 +86,8 @@ class Load:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Write for the time of the context; at its end all pairs are whole and all records acknowledged."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,), name="load")
-        thread.start()
-        try:
+        with in_background(self._run, "load"):
             yield
-        finally:
-            stop.set()
-            thread.join()
         if self._failure is not None:
             raise self._failure
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -21,6 +21,8 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
 INSTALL = "apt-get install maven openjdk-17-jre-headless, then `make tools` (or tools/fetch_kafka.sh)"
 OLDEST_JAVA = 17
 READ_TIMEOUT_S = 30.0
+LEADER_BEGINS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+"""What a broker says that has just begun, and hasn't heard yet what it leads."""
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -213,10 +215,7 @@ class Kafka:
         consumer = self._reader()
         try:
             partitions = consumer.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic].partitions
-            return {
-                p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=READ_TIMEOUT_S)[1]
-                for p in sorted(partitions)
-            }
+            return {p: end_of(consumer, TopicPartition(topic, p)) for p in sorted(partitions)}
         finally:
             consumer.close()
 
@@ -261,6 +260,18 @@ class Kafka:
                 "log_level": 0,
             }
         )
+
+
+def end_of(consumer: Consumer, partition: TopicPartition) -> int:
+    """The next offset of a partition, as soon as it has a leader."""
+    deadline = time.monotonic() + READ_TIMEOUT_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=READ_TIMEOUT_S)[1]
+        except KafkaException as exception:
+            if exception.args[0].code() not in LEADER_BEGINS or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_S)
 
 
 class KafkaBroker(Kafka):

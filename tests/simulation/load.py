@@ -13,6 +13,8 @@ from tests.simulation.settings import SLACK_MS, TENANTS
 
 CLIENT, SERVER = Span.SPAN_KIND_CLIENT, Span.SPAN_KIND_SERVER
 SERVICES = "abcdefghijkl"
+MOST_SPANS = 2
+"""Of a record."""
 OUTSIDE_SLACK_MS = 2 * SLACK_MS
 MALFORMED = b"\x0a\xff\xff\xff\xff\x0f"
 

@@ -36,8 +36,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._numbered = 0
         self._thread_latency = thread_latency
-        self.steps = 0
-        """Rounds of the loop so far."""
 
     def time(self) -> float:
         """Virtual seconds."""
@@ -62,7 +60,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 ready.append(timer)
         if not ready:
             raise NothingLeftError("every task waits for something that will never happen")
-        self.steps += 1
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle.cancelled():

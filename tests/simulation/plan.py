@@ -1,7 +1,6 @@
 """What a seed decides before a schedule begins: rules, sizes, and which faults there are how often."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 
 from tests.simulation.settings import FIRST, KINDS, Work
@@ -73,10 +72,6 @@ class Plan:
     remembers: bool
     """Whether what a batch's bytes say is computed once; one in twenty schedules computes it each time."""
     work: Work = field(default_factory=Work)
-
-    def config_key(self, kind: str, data_dir: Path) -> tuple[str, Work, Path]:
-        """What a configuration is made of."""
-        return kind, self.work, data_dir
 
 
 def plan(seed: int, flavour: str | None = None, **fixed: object) -> Plan:

@@ -31,14 +31,16 @@ from streams.partition import PartitionFold
 from streams.shard import Item, Shard, Unreadable, WindowSamples
 from tests.simulation import prometheus
 from tests.simulation.kafka import Log
+from tests.simulation.load import MOST_SPANS
 from tests.simulation.plan import LOSING, SHIFTING
 from tests.simulation.prometheus import Labels, Point, Store, bits, decoded
 from tests.simulation.schedule import GENERATOR, Schedule
 from tests.simulation.settings import INTERVAL_MS, live
 
 RECEIVED = "spanmill_ledger_spans_received_total"
+REQUESTS = "traces_service_graph_request_total"
 BUCKETS = "traces_service_graph_request_server_seconds_bucket"
-EDGES = ("traces_service_graph_request_total", BUCKETS)
+EDGES = (REQUESTS, BUCKETS)
 COUNTERS = ("traces_spanmetrics_calls_total", "traces_spanmetrics_latency_count", *EDGES, RECEIVED)
 """Of which sums are compared where counts may shift."""
 LOST_RECORDS = "spanmill_ledger_records_lost_total"
@@ -181,13 +183,16 @@ def _shifted(schedule: Schedule, wanted: Reference, ideal: Reference) -> Iterato
     """Counts that aren't conserved, but for records that were lost, as the stages say.
 
     The ledger may not say it: a window that was sent before the loss, and is computed again after it, stays as it was.
+    The other half of an edge of such a window is alone then, and may become an edge to a virtual node in a later one.
     """
     lost = schedule.records_lost
     for metric in COUNTERS:
         if lost and metric in (EDGES if schedule.plan.first == "few edges" else (BUCKETS,)):
             continue  # an edge without the half that was lost has another latency, and leaves room for others
         a, b = increase(wanted.stored, metric), increase(ideal.stored, metric)
-        if a != b and not (lost and a.total() < b.total()):
+        fewer = a.total() < b.total()
+        alone = metric == REQUESTS and a.total() <= b.total() + lost * MOST_SPANS
+        if a != b and not (lost and (fewer or alone)):
             yield f"{metric} adds up to {dict(a)} instead of {dict(b)}, and {lost} records were counted as lost"
 
 
