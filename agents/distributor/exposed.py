@@ -1,8 +1,13 @@
-"""Metrics that the client library has no class for: counters without `_total`, quantiles, histograms fed in bulk."""
+"""Metrics that the client library has no class for, or too slow a one for every request.
+
+Counters without `_total`, quantiles, histograms that are observed often or fed in bulk.
+"""
 
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric, UnknownMetricFamily
@@ -101,6 +106,35 @@ class Tallies:
         for bucket, count in enumerate(counts):
             self.counts[bucket] += count
         self.total += total
+
+
+class OwnHistogram(Collector):
+    """A histogram without labels of which every request observes something: the client library's takes 4 us for that.
+
+    All of it happens in one thread.
+    """
+
+    label_names = ()
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name, self._text, self._bounds = name, text, [float(bound) for bound in bounds]
+        self._counts, self._sum = [0] * (len(bounds) + 1), 0.0
+        registry.register(self)
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def describe(self) -> Iterable[Metric]:
+        """The family without samples."""
+        yield HistogramMetricFamily(self._name, self._text)
+
+    def collect(self) -> Iterator[Metric]:
+        """The family."""
+        bounds = [*map(str, self._bounds), "+Inf"]
+        buckets = list(zip(bounds, map(float, accumulate(self._counts)), strict=True))
+        yield HistogramMetricFamily(self._name, self._text, buckets, self._sum)
 
 
 class BulkHistogram(Collector):

@@ -3,9 +3,12 @@
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from agents.distributor.metrics import DistributorMetrics
 from agents.distributor.status import RETRY_AFTER_S, Code, RefusedError, unavailable
+
+UNLIMITED = contextlib.nullcontext()
 
 
 class InFlight:
@@ -31,12 +34,12 @@ class InFlight:
         finally:
             self._count -= 1
 
-    @contextlib.contextmanager
-    def request_of(self, tenant: str) -> Iterator[None]:
+    def request_of(self, tenant: str) -> AbstractContextManager[None]:
         """The same among those of a tenant, which are counted only if they are limited."""
-        if not self._most_of_tenant:
-            yield
-            return
+        return self._request_of(tenant) if self._most_of_tenant else UNLIMITED
+
+    @contextlib.contextmanager
+    def _request_of(self, tenant: str) -> Iterator[None]:
         if self._of_tenant[tenant] >= self._most_of_tenant:
             self._refused.labels("tenant").inc()
             message = f"{self._most_of_tenant} requests of tenant {tenant} wait for their answers, which is its limit"

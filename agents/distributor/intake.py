@@ -68,7 +68,7 @@ class Intake:
         `arrival` is told what becomes known of it.
         """
         began_s = time.monotonic()
-        with self._metrics.push_duration.time():
+        try:
             tenant = tenant_of(org_ids, multitenancy=self._multitenancy)
             arrival.tenant, arrival.size, arrival.received = tenant, len(body), False  # it may have been here before
             try:
@@ -78,6 +78,8 @@ class Intake:
                         await self._producer.produce(tenant, pieces, no_metrics=no_metrics)
             finally:
                 await self._hold_back(tenant, began_s)
+        finally:
+            self._metrics.push_duration.observe(time.monotonic() - began_s)
 
     async def _looked_into(self, arrival: Arrival, body: bytes, tenant: str) -> list[Piece]:
         """The request cut, and seen by what asks for it."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from agents.distributor.exposed import BareCounter, BulkHistogram, RecentQuantiles, Tallies
+from agents.distributor.exposed import BareCounter, BulkHistogram, OwnHistogram, RecentQuantiles, Tallies
 from schemas.otlp.survey import BOUNDS_S
 
 
@@ -92,11 +92,11 @@ class DistributorMetrics:
             "tempo_distributor_kafka_write_bytes_total", "Bytes of records acknowledged.", "partition"
         )
         self.records_written = counter("spanmill_distributor_records_total", "Records acknowledged.", "partition")
-        self.records_per_request = Histogram(
+        self.records_per_request = OwnHistogram(
             "tempo_distributor_kafka_records_per_request",
             "Records that hold a request's spans.",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
-            registry=registry,
+            (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+            registry,
         )
         self.write_latency = Histogram(
             "tempo_distributor_kafka_write_latency_seconds",
@@ -104,11 +104,11 @@ class DistributorMetrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.push_duration = Histogram(
+        self.push_duration = OwnHistogram(
             "tempo_distributor_push_duration_seconds",
             "From a request to its answer.",
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
+            registry,
         )
         self.added_latency = Histogram(
             "tempo_distributor_added_latency_seconds",
@@ -117,11 +117,11 @@ class DistributorMetrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.traces_per_batch = Histogram(
+        self.traces_per_batch = OwnHistogram(
             "tempo_distributor_traces_per_batch",
             "Traces of which a request has spans.",
-            buckets=[2**i for i in range(1, 11)],
-            registry=registry,
+            [2**i for i in range(1, 11)],
+            registry,
         )
         self.spans_in_future = BulkHistogram(
             "tempo_spans_distance_in_future_seconds",

@@ -99,6 +99,8 @@ class Schedule:
         self.owners: dict[tuple[str, int], Process] = {}
         """The rightful ones."""
         self.processes: list[Process] = []
+        self._waited_in_vain: set[Process] = set()
+        """Sinks that stopped since nobody had delivered a batch."""
         self.failures: list[tuple[Process, BaseException]] = []
         self.happened: Counter[str] = Counter()
         self.spans_appended: Counter[str] = Counter()
@@ -272,18 +274,24 @@ class Schedule:
         self.failures.append((process, error))
         self.happened[f"failed: {type(error).__name__}"] += 1
         process.kill()
-        if isinstance(error, MissingBatchError) and self.plan.flavour in LOSING:
-            self._accept_gap(str(error))
+        if isinstance(error, MissingBatchError):
+            self._missed(process, str(error))
         self._replace_later(process)
 
-    def _accept_gap(self, message: str) -> None:
-        """An operator does what the error says."""
+    def _missed(self, process: Process, message: str) -> None:
+        """A shard has waited for a batch; where it is lost, an operator does what the error says."""
         found = ACCEPT_GAP.search(message)
         assert found is not None, message
         shard, partition = int(found[1]), int(found[2])
-        accepted = AcceptGap(partition, None if found[3] == "none" else int(found[3]))
-        headers = self.keys.at(self.names.deltas, shard).headers(accepted)
-        self.cluster.topics[self.names.deltas][shard].append(b"", None, headers)
+        after_end_ms = None if found[3] == "none" else int(found[3])
+        log = self.cluster.topics[self.names.deltas][shard]
+        if self.plan.flavour in LOSING:
+            accepted = AcceptGap(partition, after_end_ms)
+            log.append(b"", None, self.keys.at(self.names.deltas, shard).headers(accepted))
+            return
+        batches = [_decode_batch(record.value) for record in log.all if record.value]
+        if (partition, after_end_ms) not in {(batch.partition, batch.previous_end_ms) for batch in batches}:
+            self._waited_in_vain.add(process)
 
     def _replace_later(self, process: Process) -> None:
         owned = self._owned(process)
@@ -309,8 +317,16 @@ class Schedule:
     @property
     def unexpected(self) -> list[tuple[str, BaseException]]:
         """Processes that ended for reasons of their own."""
+        return [(process.name, error) for process, error in self.failures if not self._is_expected(process, error)]
+
+    def _is_expected(self, process: Process, error: BaseException) -> bool:
+        """Whether a fault explains the end: a delivery that failed, a fetch that was lost."""
         flavour = self.plan.flavour
-        return [(process.name, error) for process, error in self.failures if not _is_expected(process, error, flavour)]
+        if isinstance(error, GapError | StalledError):
+            return process.fetching.lost or process.is_joining or flavour == "replaced"
+        if isinstance(error, MissingBatchError):
+            return process in self._waited_in_vain or flavour in LOSING
+        return isinstance(error, KafkaException)
 
     # ---------------------------------------------------------------------------------------------------- events
     async def _append_spans(self) -> None:
@@ -634,13 +650,6 @@ def _records_lost() -> int:
     registry = metrics().registry
     found = (registry.get_sample_value("spanmill_records_lost_total", {"stage": stage}) for stage in (GENERATOR, SINK))
     return round(sum(value or 0 for value in found))
-
-
-def _is_expected(process: Process, error: BaseException, flavour: str) -> bool:
-    """Whether a fault explains the end: a delivery that failed, a fetch that was lost."""
-    if isinstance(error, GapError | StalledError):
-        return process.fetching.lost or process.is_joining or flavour == "replaced"
-    return isinstance(error, KafkaException) or (isinstance(error, MissingBatchError) and flavour in LOSING)
 
 
 @lru_cache(maxsize=300)
