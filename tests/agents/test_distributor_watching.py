@@ -10,18 +10,20 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from structlog.testing import capture_logs
 
 from agents.distributor.auth import Authentication
-from agents.distributor.exposed import RecentQuantiles
+from agents.distributor.exposed import OwnHistogram, RecentQuantiles
 from agents.distributor.in_flight import InFlight
 from agents.distributor.intake import Intake
 from agents.distributor.limits import TenantLimits
-from agents.distributor.metrics import DistributorMetrics
+from agents.distributor.metrics import SECONDS, DistributorMetrics
 from agents.distributor.producer import RecordProducer
 from agents.distributor.receiver_grpc import GrpcReceiver
 from agents.distributor.receiver_http import HttpReceiver, OtlpForm
@@ -236,6 +238,18 @@ def test_the_summary_is_of_the_last_minute() -> None:
     assert registry.get_sample_value("waiting_sum") == 1_004_950
     now_s = 120.0
     assert str(quantile("0.5")) == "nan"
+
+
+@given(values=st.lists(st.floats(-1, 30) | st.sampled_from(SECONDS)))
+def test_a_histogram_is_exposed_as_the_client_library_exposes_its_own(values: list[float]) -> None:
+    own, theirs = CollectorRegistry(), CollectorRegistry()
+    observed = OwnHistogram("took", "Time.", SECONDS, own)
+    reference = Histogram("took", "Time.", buckets=SECONDS, registry=theirs)
+    for value in values:
+        observed.observe(value)
+        reference.observe(value)
+    expected, _, created = generate_latest(theirs).partition(b"# HELP took_created")
+    assert (generate_latest(own), bool(created)) == (expected, True)
 
 
 @pytest.mark.parametrize("name", ["tempo_receiver_accepted_spans", "tempo_distributor_buffered_produce_bytes"])
