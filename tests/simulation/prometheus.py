@@ -34,6 +34,13 @@ class Point(NamedTuple):
         """The value of a float."""
         return float(struct.unpack("<d", self.value)[0]) if len(self.value) == 8 else float("nan")
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is 0, or a histogram of nothing."""
+        if len(self.value) == 8:
+            return self.number == 0
+        return pb.Histogram.FromString(self.value).count_int == 0
+
 
 def bits(value: float) -> bytes:
     """A float's bits: of stale markers too there is only one."""

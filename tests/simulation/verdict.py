@@ -147,7 +147,7 @@ def _begins_later(stored: list[Point], expected: list[Point]) -> bool:
 
     It has the time of the window before, and between the two there may be windows with nothing.
     """
-    return len(stored) == len(expected) + 1 and stored[:-1] == expected and stored[-1].number == 0
+    return len(stored) == len(expected) + 1 and stored[:-1] == expected and stored[-1].is_zero
 
 
 def _text(points: Iterable[Point]) -> str:
