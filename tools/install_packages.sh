@@ -7,9 +7,10 @@ if ! command -v java >/dev/null || [ "$(java_version)" -lt 17 ]; then
     packages="$packages default-jre-headless"
 fi
 command -v mvn >/dev/null || packages="$packages maven"
+command -v strace >/dev/null || packages="$packages strace"
 [ -n "$packages" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "missing for the tests, please install:$packages (Java 17 or newer and Maven)" >&2
+    echo "missing for the tests, please install:$packages (Java 17 or newer, Maven and strace)" >&2
     exit 1
 fi
 apt-get -qq update

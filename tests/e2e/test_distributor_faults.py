@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.e2e.cluster import PATIENCE
 from tests.servers.kafka import Kafka, KafkaBroker
 from tests.servers.kafka_cluster import KafkaCluster
 from tests.servers.ports import free_port
+from tests.servers.slow_disk import SlowDisk
 from tests.servers.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.kafka
@@ -46,6 +48,9 @@ CLIENTS = 8
 SPANS = 3
 PARTITIONS = 4
 PROTOBUF = "application/x-protobuf"
+BUFFERED = "spanmill_distributor_buffered_bytes "
+BUFFER_FULL = 'tempo_distributor_produce_failures_total{reason="buffer-full"}'
+TIMED_OUT = 'tempo_distributor_produce_failures_total{reason="timeout"}'
 
 
 class Distributor:
@@ -157,7 +162,9 @@ class Load:
     at: Distributor
     acknowledged: set[str] = field(default_factory=set)
     refusals: list[str] = field(default_factory=list)
-    sent: int = 0
+    without_a_time: set[str] = field(default_factory=set)
+    """Refusals that didn't say when to come again."""
+    sent: list[bytes] = field(default_factory=list)
 
     @property
     def requests_acknowledged(self) -> int:
@@ -171,7 +178,8 @@ class Load:
                 try:
                     await export(body, timeout=30)
                 except grpc.aio.AioRpcError as error:
-                    return str(error.code().name)
+                    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+                    return self._refused(error.code().name, says_when=b"RetryInfo" in details)
                 return ""
 
             await self._send(f"g{number}", send)
@@ -182,15 +190,22 @@ class Load:
 
             async def send(body: bytes) -> str:
                 async with session.post(url, data=body) as answer:
-                    return "" if answer.status == 200 else str(answer.status)
+                    if answer.status == 200:
+                        return ""
+                    return self._refused(str(answer.status), says_when="Retry-After" in answer.headers)
 
             await self._send(f"h{number}", send)
+
+    def _refused(self, status: str, *, says_when: bool) -> str:
+        if not says_when:
+            self.without_a_time.add(status)
+        return status
 
     async def _send(self, client: str, send: Callable[[bytes], Any]) -> None:
         for i in itertools.count():
             names = [f"{client}-{i}-{k}" for k in range(SPANS)]
-            self.sent += 1
-            refusal = await send(request(names))
+            self.sent.append(request(names))
+            refusal = await send(self.sent[-1])
             if refusal:
                 self.refusals.append(refusal)
                 await asyncio.sleep(0.05)
@@ -213,6 +228,14 @@ class Load:
         enough = len(self.refusals) + requests
         await self.until(lambda: len(self.refusals) >= enough, "requests are refused")
 
+    async def most_buffered(self, until: Callable[[], bool]) -> float:
+        """The most bytes that were seen to wait for Kafka until something is true."""
+        most = 0.0
+        async with asyncio.timeout(CALM_S):
+            while not await asyncio.to_thread(until):
+                most = max(most, await asyncio.to_thread(self.at.counter, BUFFERED))
+        return most
+
 
 @asynccontextmanager
 async def load(at: Distributor) -> AsyncIterator[Load]:
@@ -228,21 +251,37 @@ async def load(at: Distributor) -> AsyncIterator[Load]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def spans_in(data: Iterable[bytes]) -> dict[str, list[bytes]]:
+    """By name, each span as often as it is there, with its resource and scope."""
+    found = defaultdict(list)
+    for each in data:
+        for resource in TracesData.FromString(each).resource_spans:
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    alone = ResourceSpans()
+                    alone.CopyFrom(resource)
+                    del alone.scope_spans[:]
+                    alone.scope_spans.add(scope=scope.scope, spans=[span], schema_url=scope.schema_url)
+                    found[span.name].append(alone.SerializeToString())
+    return found
+
+
+def kept_in(kafka: Kafka, topic: str) -> dict[str, list[bytes]]:
+    return spans_in(record.value() or b"" for record in kafka.every(topic))
+
+
 def names_in(kafka: Kafka, topic: str) -> set[str]:
-    return {
-        span.name
-        for record in kafka.every(topic)
-        for resource in TracesData.FromString(record.value() or b"").resource_spans
-        for scope in resource.scope_spans
-        for span in scope.spans
-    }
+    return set(kept_in(kafka, topic))
 
 
 def assert_kept(found: Load, kafka: Kafka, topic: str) -> None:
     """The promise, both halves."""
     assert found.acknowledged
-    assert found.acknowledged <= names_in(kafka, topic)
+    sent, kept = spans_in(found.sent), kept_in(kafka, topic)
+    assert found.acknowledged <= kept.keys()
+    assert not {name for name in found.acknowledged if set(kept[name]) != set(sent[name])}, "kept as they were sent"
     assert set(found.refusals) <= RETRYABLE, set(found.refusals)
+    assert found.without_a_time <= {"DEADLINE_EXCEEDED"}, found.without_a_time  # that may be the client's own
 
 
 @pytest.fixture
@@ -318,11 +357,9 @@ async def test_a_slow_broker_costs_memory_only_up_to_the_limit(
         async with load(at) as found:
             await found.goes_on()
             proxy.stall()
-            refused, waiting = len(found.refusals), []
-            while len(found.refusals) < refused + CLIENTS:
-                waiting.append(await asyncio.to_thread(at.counter, "spanmill_distributor_buffered_bytes "))
-            assert 0 < max(waiting) <= limit
-            assert at.counter('tempo_distributor_produce_failures_total{reason="buffer-full"}') > 0
+            enough = len(found.refusals) + CLIENTS
+            assert 0 < await found.most_buffered(lambda: len(found.refusals) >= enough) <= limit
+            assert at.counter(BUFFER_FULL) > 0
             proxy.resume()
             await found.goes_on()
             for _ in range(10):
@@ -334,6 +371,61 @@ async def test_a_slow_broker_costs_memory_only_up_to_the_limit(
             await found.goes_on()
         assert_kept(found, broker, topic)
         assert proxy.connections > 1
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A broker that nothing else waits for while its disk is slow."""
+    broker = KafkaBroker(tmp_path_factory.mktemp("on_disk"))
+    broker.format()
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+def flushed_topic(kafka: Kafka) -> str:
+    """A topic whose records are on the disk before they are acknowledged."""
+    return kafka.new_topic("spans", PARTITIONS, {"message.timestamp.type": "LogAppendTime", "flush.messages": "1"})
+
+
+async def test_a_slow_disk_makes_clients_wait_and_nothing_else(on_disk: KafkaBroker, tmp_path: Path) -> None:
+    topic = flushed_topic(on_disk)
+    limit = 5_000  # more than all clients' requests together, less than what is sent in the meantime
+    settings = {"write_timeout": "20s", "producer_max_buffered_bytes": limit}  # far above what the disk takes
+    with distributor(tmp_path, on_disk.address, topic, **settings) as at:
+        async with load(at) as found:
+            await found.goes_on()
+            with SlowDisk(on_disk.pid, tmp_path, delay_s=0.1) as disk:
+                enough = found.requests_acknowledged + 50
+                assert 0 < await found.most_buffered(lambda: found.requests_acknowledged >= enough) <= limit
+            assert disk.flushes > 0
+            await found.goes_on()
+        assert found.refusals == []
+        await wait_for(lambda: at.counter(BUFFERED) == 0)
+    sent, kept = spans_in(found.sent), kept_in(on_disk, topic)
+    assert {name: kept[name] for name in found.acknowledged} == {name: sent[name] for name in found.acknowledged}
+
+
+async def test_a_disk_slower_than_the_time_out_is_a_retryable_failure(on_disk: KafkaBroker, tmp_path: Path) -> None:
+    topic = flushed_topic(on_disk)
+    limit = 1_000  # less than all clients' requests together
+    settings = {"write_timeout": "1s", "producer_max_buffered_bytes": limit}
+    with distributor(tmp_path, on_disk.address, topic, **settings) as at:
+        async with load(at) as found:
+            await found.goes_on()
+            with SlowDisk(on_disk.pid, tmp_path, delay_s=6) as disk:  # the producer looks once a second what is overdue
+                held = found.requests_acknowledged
+                # More records than can wait at one time: some were sent after others had been given up.
+                assert 0 < await found.most_buffered(lambda: at.counter(TIMED_OUT) > CLIENTS * SPANS) <= limit
+                assert at.counter(BUFFER_FULL) > 0
+                assert found.requests_acknowledged <= held + CLIENTS, "acknowledged before it was on the disk"
+            assert disk.flushes > 0
+            await found.goes_on(200)
+        assert {"UNAVAILABLE", "503"} <= set(found.refusals)
+        assert_kept(found, on_disk, topic)
+        await wait_for(lambda: at.counter(BUFFERED) == 0)
 
 
 async def test_a_topic_that_is_deleted_is_a_retryable_failure(kafka: KafkaBroker, tmp_path: Path) -> None:

@@ -300,6 +300,12 @@ class KafkaBroker(Kafka):
         )
         self._node.format(text + properties, "--standalone", cluster=self._node.new_cluster_id())
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._node.process is not None
+        return self._node.process.pid
+
     def start(self) -> None:
         """Start the broker (about 4 s); after `stop` again, on the same port and with the same data."""
         self._node.launch()

@@ -1,9 +1,15 @@
 """The servers that other tests rely on."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.servers.kafka import KafkaBroker
+from tests.servers.ports import wait_until
 from tests.servers.prometheus import Prometheus
+from tests.servers.slow_disk import SlowDisk
 from tests.servers.telemetrygen import Telemetrygen
 
 
@@ -27,3 +33,16 @@ def test_prometheus_answers(prometheus: Prometheus) -> None:
 
 def test_telemetrygen_is_there(telemetrygen: Telemetrygen) -> None:
     assert "--otlp-endpoint" in telemetrygen.traces("127.0.0.1:1", "--help")
+
+
+def test_a_slow_disk_holds_a_flush_up_and_lets_it_go(tmp_path: Path) -> None:
+    log = tmp_path / "flushed"
+    program = "import os, sys; file = open(sys.argv[1], 'w'); sys.stdin.read(); os.fsync(file); file.write('!')"
+    with subprocess.Popen([sys.executable, "-c", program, log], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        with SlowDisk(process.pid, tmp_path, delay_s=1000) as disk:
+            process.stdin.close()
+            wait_until(lambda: disk.flushes == 1, process, log)
+            assert log.read_text() == ""
+        assert process.wait(60) == 0
+    assert log.read_text() == "!"
