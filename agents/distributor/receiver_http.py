@@ -7,9 +7,10 @@ from aiohttp import hdrs, web
 
 from agents.distributor.auth import Authentication, Client, names_of_peer
 from agents.distributor.bodies import BodyTooLargeError, decoded
+from agents.distributor.connection import Connection, connection_of, headers_in_time
 from agents.distributor.cors import Cors
 from agents.distributor.intake import Intake
-from agents.distributor.listener import Listener
+from agents.distributor.listener import HANDSHAKE_S, Listener
 from agents.distributor.reception import Arrival, Reception
 from agents.distributor.status import HTTP_STATUS, Code, RefusedError, status_json, status_protobuf
 from agents.otlp_protocol import NO_METRICS_HEADER, ORG_ID_HEADER
@@ -65,16 +66,13 @@ class HttpReceiver:
         self.name, self._reception = f"{form.name} over HTTP", reception
         self._max_connections = max_connections
         self._settings, self._form, self._intake, self._authentication = settings, form, intake, authentication
-        app = web.Application(client_max_size=settings.max_request_body_size)
+        app = web.Application(client_max_size=settings.max_request_body_size, middlewares=[headers_in_time])
         app.router.add_post(path, self.export)
         if settings.cors.allowed_origins:
             cors = Cors(settings.cors)
             app.router.add_route(hdrs.METH_OPTIONS, path, cors.preflight)
             app.on_response_prepare.append(cors.allow)
-        # Bodies are decoded by us, with a limit on what they become and an answer in the client's form if they don't.
-        self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, auto_decompress=False, shutdown_timeout=STOP_GRACE_S
-        )
+        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=STOP_GRACE_S)
         self._listener: Listener | None = None
         self.address = ""
 
@@ -83,9 +81,13 @@ class HttpReceiver:
         host, _, port = self._settings.endpoint.rpartition(":")
         context = None if self._settings.tls is None else server_context(self._settings.tls)
         await self._runner.setup()
-        assert self._runner.server is not None
-        self._listener = self._reception.listener(self._runner.server, self._max_connections)
-        bound = await self._listener.start(host.strip("[]") or None, int(port), context)
+        server = self._runner.server
+        assert server is not None
+        self._listener = self._reception.listener(
+            server, lambda: Connection(server, self._settings), self._max_connections
+        )
+        handshake_s = min(HANDSHAKE_S, self._settings.read_header_timeout_s or HANDSHAKE_S)
+        bound = await self._listener.start(host.strip("[]") or None, int(port), context, handshake_s)
         self.address = f"{host}:{bound}"
 
     async def stop(self) -> None:
@@ -123,11 +125,19 @@ class HttpReceiver:
     async def _body(self, request: web.Request) -> bytes:
         """The request's spans as OTLP."""
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
-        body = decoded(await request.read(), encoding, self._settings.max_request_body_size)
+        body = decoded(await self._read(request), encoding, self._settings.max_request_body_size)
         try:
             return self._form.traces_data(request.content_type, body)
         except Malformed as error:
             raise RefusedError(Code.INVALID_ARGUMENT, f"not a request of {self._form.name}: {error}") from error
+
+    async def _read(self, request: web.Request) -> bytes:
+        try:
+            return await connection_of(request).body(request)
+        except TimeoutError:
+            limit_s = self._settings.read_timeout_s
+            late = f"the request hasn't come within {limit_s:g}s (read_timeout)"
+            raise RefusedError(Code.DEADLINE_EXCEEDED, late) from None
 
     def _failure(self, kind: str, status: int, error: RefusedError) -> web.Response:
         response = self._form.failure(kind, status, error)
@@ -135,6 +145,8 @@ class HttpReceiver:
             response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
         if error.code is Code.UNAUTHENTICATED:
             response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §15.5.2 wants one
+        if error.code is Code.DEADLINE_EXCEEDED:
+            response.force_close()  # RFC 9110 §15.5.9; the rest of the body would be taken for a request
         return response
 
 

@@ -1,5 +1,6 @@
 """What a receiver says of its requests: their spans counted (Tempo DIST-3), and a line for each if that is wanted."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -56,9 +57,9 @@ class Reception:
         self.in_flight = in_flight
         self._accepted, self._refused = metrics.accepted_spans.cell(*origin), metrics.refused_spans.cell(*origin)
 
-    def listener(self, server: web.Server, most: int) -> Listener:
+    def listener(self, server: web.Server, connect: Callable[[], asyncio.Protocol], most: int) -> Listener:
         """A listener whose connections are shown."""
-        listener = Listener(server, most, self._metrics.connections_refused.labels(*self._origin).inc)
+        listener = Listener(server, connect, most, self._metrics.connections_refused.labels(*self._origin).inc)
         self._metrics.connections.labels(*self._origin).set_function(lambda: listener.connections)
         return listener
 

@@ -89,6 +89,16 @@ class HttpSettings(Section):
     """`host:port`; without a host, every interface."""
     max_request_body_size: Annotated[Int, Field(ge=1)] = 20 * 1024 * 1024
     """Bytes; larger bodies are refused, also once they are decompressed."""
+    read_timeout_s: Seconds = Field(default=30.0, alias="read_timeout")
+    """From a request's first byte to its last: the Collector's exporters give up after as long. A later one is answered
+    with 408 if its headers came in time, and nothing of it is taken. 0: any time, the Collector's default."""
+    read_header_timeout_s: Seconds = Field(default=60.0, alias="read_header_timeout")
+    """From a new connection to its first byte, and from a request's first byte to the end of its headers, which are
+    part of `read_timeout`, too. TLS may take as long to begin, 10s at most. 0: any time."""
+    write_timeout_s: Seconds = Field(default=30.0, alias="write_timeout")
+    """For taking an answer, from when there is one; in the Collector from the end of the headers. 0: any time."""
+    idle_timeout_s: Seconds = Field(default=60.0, alias="idle_timeout")
+    """From an answer to the next request's first byte. 0: any time."""
     cors: CorsSettings = CorsSettings()
     tls: ServerTls | None = None
     """The server's certificate; without it what clients send can be read on its way."""
