@@ -168,7 +168,7 @@ async def test_a_body_that_comes_byte_by_byte_is_late() -> None:
 @in_both_loops
 async def test_the_time_of_a_body_begins_with_the_headers() -> None:
     """Else a request would have twice its time."""
-    async with started(limited(read_timeout="1500ms")) as at, connected(at) as (reader, writer):
+    async with started(limited(read_timeout="4s")) as at, connected(at) as (reader, writer):
         loop = asyncio.get_running_loop()
         writer.write(HEAD[:10])
         began_s = loop.time()
@@ -176,7 +176,7 @@ async def test_the_time_of_a_body_begins_with_the_headers() -> None:
         writer.write(HEAD[10:])
         await until(lambda: at.value(IN_FLIGHT) == 1)
         (connection,) = at.http._runner.server.connections  # type: ignore[union-attr]
-        assert connection._due_s < began_s + 2.3
+        assert connection._due_s < began_s + 4.8
         assert (await left_alone(at, reader)).startswith(b"HTTP/1.1 408 ")
 
 
