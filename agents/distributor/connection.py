@@ -88,7 +88,7 @@ class Connection(RequestHandler):
         """Write the answer; then the next request may come."""
         self._expect(self._settings.write_timeout_s)
         written = await super().finish_response(request, resp, start_time)
-        if resp.status == web.HTTPRequestTimeout.status_code:
+        if resp.status == web.HTTPGatewayTimeout.status_code:
             self._hang_up()  # aiohttp would read on for a while, for the sake of clients that send all before they read
             return written
         self._began_s = None

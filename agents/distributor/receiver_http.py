@@ -12,7 +12,7 @@ from agents.distributor.cors import Cors
 from agents.distributor.intake import Intake
 from agents.distributor.listener import HANDSHAKE_S, Listener
 from agents.distributor.reception import Arrival, Reception
-from agents.distributor.status import HTTP_STATUS, Code, RefusedError, status_json, status_protobuf
+from agents.distributor.status import HTTP_STATUS, RETRY_AFTER_S, Code, RefusedError, status_json, status_protobuf
 from agents.otlp_protocol import NO_METRICS_HEADER, ORG_ID_HEADER
 from agents.server_tls import server_context
 from schemas import jaeger, zipkin
@@ -137,7 +137,7 @@ class HttpReceiver:
         except TimeoutError:
             limit_s = self._settings.read_timeout_s
             late = f"the request hasn't come within {limit_s:g}s (read_timeout)"
-            raise RefusedError(Code.DEADLINE_EXCEEDED, late) from None
+            raise RefusedError(Code.DEADLINE_EXCEEDED, late, RETRY_AFTER_S) from None
 
     def _failure(self, kind: str, status: int, error: RefusedError) -> web.Response:
         response = self._form.failure(kind, status, error)
@@ -146,7 +146,7 @@ class HttpReceiver:
         if error.code is Code.UNAUTHENTICATED:
             response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §15.5.2 wants one
         if error.code is Code.DEADLINE_EXCEEDED:
-            response.force_close()  # RFC 9110 §15.5.9; the rest of the body would be taken for a request
+            response.force_close()  # the rest of the body would be taken for a request
         return response
 
 

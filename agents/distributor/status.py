@@ -23,7 +23,7 @@ class Code(IntEnum):
 HTTP_STATUS = {
     Code.CANCELLED: 503,
     Code.INVALID_ARGUMENT: 400,
-    Code.DEADLINE_EXCEEDED: 408,
+    Code.DEADLINE_EXCEEDED: 504,  # not 408, after which clients of OTLP don't try again
     Code.PERMISSION_DENIED: 403,
     Code.RESOURCE_EXHAUSTED: 429,
     Code.UNIMPLEMENTED: 404,

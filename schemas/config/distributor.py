@@ -91,7 +91,7 @@ class HttpSettings(Section):
     """Bytes; larger bodies are refused, also once they are decompressed."""
     read_timeout_s: Seconds = Field(default=30.0, alias="read_timeout")
     """From a request's first byte to its last: the Collector's exporters give up after as long. A later one is answered
-    with 408 if its headers came in time, and nothing of it is taken. 0: any time, the Collector's default."""
+    with 504 if its headers came in time, and nothing of it is taken. 0: any time, the Collector's default."""
     read_header_timeout_s: Seconds = Field(default=60.0, alias="read_header_timeout")
     """From a new connection to its first byte, and from a request's first byte to the end of its headers, which are
     part of `read_timeout`, too. TLS may take as long to begin, 10s at most. 0: any time."""

@@ -149,8 +149,9 @@ async def test_a_body_that_is_late_is_not_taken(head: bytes, body: bytes) -> Non
         writer.write(head + body)
         await until(lambda: at.value(IN_FLIGHT) == 1)
         said = await answer(reader)
-        assert said.startswith(b"HTTP/1.1 408 ")
+        assert said.startswith(b"HTTP/1.1 504 ")
         assert b"\r\nConnection: close\r\n" in said
+        assert b"\r\nRetry-After: 1\r\n" in said
         writer.write(BODY[-1:] if head is HEAD else b"0\r\n\r\n")
         assert b"read_timeout" in await left_alone(at, reader)
         assert at.value(IN_FLIGHT) == 0
@@ -161,7 +162,7 @@ async def test_a_body_that_comes_byte_by_byte_is_late() -> None:
     async with started(limited(read_timeout="300ms")) as at, connected(at) as (reader, writer):
         writer.write(HEADERS + b"Content-Length: 1000000\r\n\r\n")
         writing = asyncio.create_task(trickle(writer, b"x" * 100))
-        assert (await left_alone(at, reader)).startswith(b"HTTP/1.1 408 ")
+        assert (await left_alone(at, reader)).startswith(b"HTTP/1.1 504 ")
         writing.cancel()
 
 
@@ -177,7 +178,7 @@ async def test_the_time_of_a_body_begins_with_the_headers() -> None:
         await until(lambda: at.value(IN_FLIGHT) == 1)
         (connection,) = at.http._runner.server.connections  # type: ignore[union-attr]
         assert connection._due_s < began_s + 4.8
-        assert (await left_alone(at, reader)).startswith(b"HTTP/1.1 408 ")
+        assert (await left_alone(at, reader)).startswith(b"HTTP/1.1 504 ")
 
 
 @in_both_loops
