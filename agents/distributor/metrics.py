@@ -167,6 +167,13 @@ class DistributorMetrics:
             "receiver",
             "transport",
         )
+        self.connections_late = counter(
+            "spanmill_distributor_connections_late_total",
+            "Connections that an HTTP receiver has hung up on, since their clients were late: by the limit's name.",
+            "receiver",
+            "transport",
+            "limit",
+        )
         self.buffered_produce_bytes = RecentQuantiles(
             "tempo_distributor_buffered_produce_bytes",
             "Bytes that waited for an acknowledgement when records were written, in the last minute.",

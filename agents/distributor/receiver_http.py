@@ -84,7 +84,7 @@ class HttpReceiver:
         server = self._runner.server
         assert server is not None
         self._listener = self._reception.listener(
-            server, lambda: Connection(server, self._settings), self._max_connections
+            server, lambda: Connection(server, self._settings, self._reception.late), self._max_connections
         )
         handshake_s = min(HANDSHAKE_S, self._settings.read_header_timeout_s or HANDSHAKE_S)
         bound = await self._listener.start(host.strip("[]") or None, int(port), context, handshake_s)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import structlog
 from aiohttp import web
 
+from agents.distributor.connection import TimeLimit
 from agents.distributor.in_flight import InFlight
 from agents.distributor.listener import Listener
 from agents.distributor.metrics import DistributorMetrics
@@ -56,6 +57,10 @@ class Reception:
         self._origin, self._access_log, self._metrics = origin, access_log, metrics
         self.in_flight = in_flight
         self._accepted, self._refused = metrics.accepted_spans.cell(*origin), metrics.refused_spans.cell(*origin)
+
+    def late(self, limit: TimeLimit) -> None:
+        """A client was, and its connection ends."""
+        self._metrics.connections_late.labels(*self._origin, limit).inc()
 
     def listener(self, server: web.Server, connect: Callable[[], asyncio.Protocol], most: int) -> Listener:
         """A listener whose connections are shown."""

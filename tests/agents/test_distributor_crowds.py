@@ -13,6 +13,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from agents.distributor.receiver_grpc import channel_options
 from agents.otlp_protocol import EXPORT_METHOD
 from schemas.config import load_config
+from schemas.otlp.regroup import rehearse
 from tests.agents.test_distributor_watching import PATH, TENANT, Distributor, request, started
 
 CROWD = "spanmill: {distributor: {max_concurrent_requests: 3}}"
@@ -20,6 +21,12 @@ TENANTS = "multitenancy_enabled: true\nspanmill: {distributor: {max_concurrent_r
 CONNECTIONS = "spanmill: {distributor: {max_connections: 2}}"
 IN_FLIGHT = "spanmill_distributor_requests_in_flight"
 REFUSED = "spanmill_distributor_requests_refused_total"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled() -> None:
+    """So that kernels are not compiled while a client waits."""
+    rehearse()
 
 
 async def until(holds: Callable[[], bool]) -> None:

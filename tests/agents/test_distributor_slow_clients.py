@@ -63,6 +63,14 @@ def connections(at: Distributor) -> float | None:
     return at.value("spanmill_distributor_connections", **BY_HTTP)
 
 
+def late(at: Distributor) -> list[str]:
+    """The limits that clients were late for, all different."""
+    name = "spanmill_distributor_connections_late_total"
+    counts = {limit: at.value(name, **BY_HTTP, limit=limit) for limit in LIMITS}
+    assert all(count in (None, 1) for count in counts.values()), counts
+    return [limit for limit, count in counts.items() if count]
+
+
 def wrote_nothing(at: Distributor) -> bool:
     return not at.producer.pieces
 
@@ -118,6 +126,7 @@ async def test_a_client_that_says_nothing_is_hung_up_on() -> None:
     async with started(limited(read_header_timeout="200ms")) as at, connected(at) as (reader, _):
         await until(lambda: connections(at) == 1)
         assert await left_alone(at, reader) == b""
+        assert late(at) == ["read_header_timeout"]
 
 
 @pytest.mark.parametrize("limit", ["read_header_timeout", "read_timeout"])
@@ -126,6 +135,7 @@ async def test_headers_that_come_byte_by_byte_are_late(limit: str) -> None:
     async with started(limited(**{limit: "300ms"})) as at, connected(at) as (reader, writer):
         writing = asyncio.create_task(trickle(writer, HEADERS + b"X-Y: " + b"z" * 5000))
         assert await left_alone(at, reader) == b""
+        assert late(at) == [limit]
         writing.cancel()
 
 
@@ -163,6 +173,7 @@ async def test_a_body_that_comes_byte_by_byte_is_late() -> None:
         writer.write(HEADERS + b"Content-Length: 1000000\r\n\r\n")
         writing = asyncio.create_task(trickle(writer, b"x" * 100))
         assert (await left_alone(at, reader)).startswith(b"HTTP/1.1 504 ")
+        assert late(at) == ["read_timeout"]
         writing.cancel()
 
 
@@ -204,6 +215,7 @@ async def test_an_idle_connection_is_hung_up_on() -> None:
             assert (await answer(reader)).startswith(b"HTTP/1.1 200 ")
         assert await until_its_end(reader) == b""
         await until(lambda: connections(at) == 0)
+        assert late(at) == ["idle_timeout"]
 
 
 @in_both_loops
@@ -226,6 +238,7 @@ async def test_requests_in_time_are_answered_however_long_that_takes() -> None:
         at.producer.waits.set()
         for _ in range(2):
             assert (await answer(reader)).startswith(b"HTTP/1.1 200 ")
+        assert late(at) == []
 
 
 @in_both_loops
@@ -264,6 +277,7 @@ async def test_a_client_that_takes_no_answers_is_hung_up_on() -> None:
             nowhere = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
             writing = asyncio.create_task(loop.sock_sendall(client, nowhere * 20_000))
             await until(lambda: connections(at) == 0)
+            assert late(at) == ["write_timeout"]
             writing.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConnectionError):
                 await writing
