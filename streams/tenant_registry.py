@@ -146,9 +146,15 @@ class TenantRegistry:
         self._rows = self._rows_applied = self._rows_overflowed = self._rows_misfit = 0
 
     def drop_stale(self, end_ms: int) -> None:
-        """Drop what wasn't updated for longer than the stale duration (REG-23); it isn't written in this window."""
-        oldest = end_ms - self.settings.stale_duration_ms
-        stale = [key for key, label_set in self._label_sets.items() if label_set.totals.updated_ms < oldest]
+        """Drop what wasn't updated for longer than the stale duration (REG-23); it isn't written in this window.
+
+        What was updated since the series were written last stays for this time: nobody has seen it yet, and the window
+        that it waited for may not have come while there were no spans.
+        """
+        oldest_ms = end_ms - self.settings.stale_duration_ms
+        written_ms = (self.written_ms or 0) if self.settings.collects else end_ms
+        dropped_ms = min(oldest_ms - 1, written_ms)
+        stale = [key for key, label_set in self._label_sets.items() if label_set.totals.updated_ms <= dropped_ms]
         for key in sorted(stale):
             label_set = self._label_sets.pop(key)
             self._ended += label_set.gone(self._naming)

@@ -528,11 +528,8 @@ def test_stale_markers_end_buckets_that_are_no_more_and_nothing_that_was_never_w
     written.complete(T2, latency("a", 0), layouts=((1.0, 5.0),), revision=1)
     assert [dict(s.series.labels).get("le") for s in written.tenants["acme"].stale] == ["0.1"]
     unwritten = Written(stale_markers=True, stale_duration_ms=INTERVAL, collection_interval_ms=10 * INTERVAL)
-    unwritten.complete(T1, calls("a"))
-    unwritten.complete(T4)
-    assert unwritten.own("removed") == 0
-    unwritten.complete(10 * INTERVAL)
-    assert unwritten.own("removed") == 1
+    unwritten.complete(T1, latency("a", 0))
+    unwritten.complete(T2, latency("a", 0), layouts=((1.0, 5.0),), revision=1)
     assert unwritten.tenants["acme"].stale == []
 
 
@@ -548,6 +545,22 @@ def test_a_thinned_tenant_s_series_that_comes_back_at_once_has_its_zero_after_it
         "spanmetrics_calls_total{service=a} 0@60",
         "spanmetrics_calls_total{service=a} 1@90",
     ]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("interval", [2, 10], ids=["longer silence", "shorter stale duration"])
+def test_a_thinned_tenant_s_series_is_not_dropped_before_its_last_value_is_written(interval, restarts):
+    """The window in which that was due may be one that nobody sent."""
+    written = Written(stale_duration_ms=2 * INTERVAL, collection_interval_ms=interval * INTERVAL)
+    due = 10 * INTERVAL
+    assert written.complete(due, calls("a", 3))
+    written.complete(due + INTERVAL, calls("a", 2), calls("b", 1))
+    if restarts:
+        written = written.restarted()
+    assert values(written.complete(due * 2)) == ["service=a} 5@300", "service=b} 1@300"]
+    assert written.own("removed") == 0
+    assert written.complete(due * 3) == []
+    assert written.own("removed") == 2
 
 
 def test_a_thinned_tenant_s_series_is_ended_in_the_window_that_drops_it():
