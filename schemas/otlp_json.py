@@ -2,22 +2,22 @@
 
 OTLP JSON is protobuf's JSON with two differences: trace and span IDs are hexadecimal instead of base64, and unknown
 fields are ignored (OTLP 1.x, "JSON Protobuf Encoding"). Enums may be numbers or names, 64-bit integers strings.
+
+Protobuf's own reader makes objects of all that it reads, wanted or not: 20 MiB may be a minute and a gigabyte.
 """
 
-import base64
-import binascii
-import json
-from collections.abc import Iterator
+import math
 from enum import StrEnum
-from typing import Any
 
-from google.protobuf import json_format
-from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+import numpy as np
+import numpy.typing as npt
 
 from schemas.errors import Malformed
+from schemas.otlp.jit import direct
+from schemas.otlp.json_fields import fields, name_of
+from schemas.otlp.json_kernel import AT, DOUBLES, FAULT, LENGTHS, ROW, TO, Doubles, Fault, close_ranks, transcode, work
 
-ID_FIELDS = ("traceId", "trace_id", "spanId", "span_id", "parentSpanId", "parent_span_id")
-"""The fields of spans and links that are hexadecimal; protobuf's JSON knows each field by both its names."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class JsonReason(StrEnum):
@@ -29,54 +29,72 @@ class JsonReason(StrEnum):
     """JSON, but no TracesData."""
 
 
+_TEXTS = {
+    Fault.JSON: "not JSON from here on",
+    Fault.DEPTH: "nested too deeply",
+    Fault.ROOT: "not a JSON object",
+    Fault.NO_OBJECT: "not an object",
+    Fault.NO_LIST: "not a list",
+    Fault.NULL_IN_LIST: "null in a list",
+    Fault.NO_TEXT: "not a string",
+    Fault.NO_HEX: "not hexadecimal",
+    Fault.NO_BASE64: "not base64",
+    Fault.NO_INTEGER: "not an integer",
+    Fault.RANGE: "out of its range",
+    Fault.NO_DOUBLE: "not a number",
+    Fault.NO_BOOL: "neither true nor false",
+    Fault.NO_ENUM: "neither a number nor a name of this enum",
+    Fault.TWICE: "there already, by this name or another, or by another one of the same choice",
+}
+_SYNTAX = (Fault.JSON, Fault.ROOT)
+
+
 def traces_data_bytes(line: bytes, number: int) -> bytes:
     """The protobuf bytes of a line's TracesData; `number` is the line's, from 1, for the error.
 
-    Raises `Malformed` with the byte in the line, where that is known.
+    Raises `Malformed` with the byte in the line.
     """
-    try:
-        document = json.loads(line)
-    except json.JSONDecodeError as error:
-        position = len(error.doc[: error.pos].encode())
-        raise Malformed(JsonReason.JSON, f"line {number}: {error.msg}", position) from error
-    except UnicodeDecodeError as error:
-        raise Malformed(JsonReason.JSON, f"line {number}: not UTF-8", error.start) from error
-    except RecursionError as error:
-        raise Malformed(JsonReason.JSON, f"line {number}: nested too deeply") from error
-    if not isinstance(document, dict):
-        raise Malformed(JsonReason.JSON, f"line {number}: {type(document).__name__} instead of an object")
-    try:
-        for owner in _id_owners(document):
-            _hex_to_base64(owner)
-        message = json_format.ParseDict(document, TracesData(), ignore_unknown_fields=True)
-        return message.SerializeToString(deterministic=True)
-    except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
-        raise Malformed(JsonReason.OTLP_JSON, f"line {number}: {error}") from error
-
-
-def _id_owners(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The spans of a document and their links."""
-    for resource_spans in _objects(document, "resourceSpans", "resource_spans"):
-        for scope_spans in _objects(resource_spans, "scopeSpans", "scope_spans"):
-            for span in _objects(scope_spans, "spans"):
-                yield span
-                yield from _objects(span, "links")
-
-
-def _objects(owner: dict[str, Any], *names: str) -> Iterator[dict[str, Any]]:
-    """The objects in a list of `owner`; what isn't one is left to the parser, which refuses it."""
-    for name in names:
-        members = owner.get(name)
-        if isinstance(members, list):
-            yield from (member for member in members if isinstance(member, dict))
-
-
-def _hex_to_base64(owner: dict[str, Any]) -> None:
-    for name in ID_FIELDS:
-        text = owner.get(name)
-        if not isinstance(text, str):
-            continue
+    if not line.isascii():
+        line = line.removeprefix(BYTE_ORDER_MARK)
         try:
-            owner[name] = base64.b64encode(binascii.unhexlify(text)).decode()
-        except ValueError:
-            raise ValueError(f"{name} {text!r} is not hexadecimal") from None
+            line.decode()
+        except UnicodeDecodeError as error:
+            raise Malformed(JsonReason.JSON, f"line {number}: not UTF-8", error.start) from error
+    data = np.frombuffer(line, np.uint8)
+    made = work(len(line))
+    _transcode(data, len(line), fields(), made)
+    went = made.now.tolist()
+    if went[FAULT]:
+        raise _malformed(Fault(went[FAULT]), went[AT], went[ROW], number)
+    if too_large := _put_doubles(line, went[DOUBLES], made.doubles, made.target):
+        raise _malformed(Fault.RANGE, too_large, -1, number)
+    target = np.empty(went[TO], np.uint8)
+    size = _close_ranks(made.target, went[TO], made.lengths, went[LENGTHS], target)
+    return target[:size].tobytes()
+
+
+def rehearse() -> None:
+    """Go through the kernels: the first call compiles or loads them, for seconds."""
+    traces_data_bytes(b'{"resourceSpans": [{}]}', 1)
+
+
+def _malformed(fault: Fault, position: int, row: int, number: int) -> Malformed:
+    reason = JsonReason.JSON if fault in _SYNTAX else JsonReason.OTLP_JSON
+    field = f"{name_of(row)}: " if row >= 0 and reason is JsonReason.OTLP_JSON else ""
+    return Malformed(reason, f"line {number}: {field}{_TEXTS[fault]}", position)
+
+
+def _put_doubles(line: bytes, count: int, doubles: Doubles, target: npt.NDArray[np.uint8]) -> int:
+    """Put the doubles of a line where they belong; gives where one is that is too large, else 0."""
+    values, ranges = doubles.value[:count], doubles.ranges[:count]
+    for i in np.flatnonzero(~doubles.exact[:count]).tolist():
+        start, end, _ = ranges[i]
+        values[i] = value = float(line[start:end])
+        if math.isinf(value):
+            return int(start)
+    places = ranges[:, 2, np.newaxis] + np.arange(8)
+    target[places] = values.astype("<f8").view(np.uint8).reshape(count, 8)
+    return 0
+
+
+_transcode, _close_ranks = direct(transcode), direct(close_ranks)

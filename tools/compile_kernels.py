@@ -9,6 +9,7 @@ from pathlib import Path
 from agents.warm_up import EVERY_KERNEL, warm_up
 from schemas.config import load_config
 from schemas.otlp.regroup import rehearse
+from schemas.otlp_json import rehearse as rehearse_json
 from spanmill import drop_stale_kernels
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     for text in EVERY_KERNEL:
         warm_up(load_config(None, text=text))
     rehearse()
+    rehearse_json()
 
 
 if __name__ == "__main__":

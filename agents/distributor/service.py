@@ -39,6 +39,7 @@ from agents.producer import Producer
 from agents.topics import TopicNames, check_topics
 from schemas.config import Config
 from schemas.otlp.regroup import rehearse
+from schemas.otlp_json import rehearse as rehearse_json
 
 log = structlog.get_logger(__name__)
 
@@ -124,6 +125,7 @@ class Distributor:
     async def start(self) -> None:
         """Listen on the configured addresses, with everything compiled that a request needs."""
         await asyncio.to_thread(rehearse)
+        await asyncio.to_thread(rehearse_json)
         if self._presence is not None:
             self._presence.start()
         for receiver in self._receivers:
