@@ -18,6 +18,8 @@ FIXED = {
 }
 LENGTH = FIXED[I32]
 MAX_DEPTH = 32
+MOST_VALUES = 500_000
+"""An empty struct is one byte here and a hundred as an object: a body of some size may be a hundred times as large."""
 
 Fields = Mapping[int, Any]
 
@@ -26,7 +28,7 @@ class ThriftReader:
     """Reads values one after the other. Raises Malformed for bytes that are none, with their position."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self.position = data, 0
+        self._data, self.position, self._values = data, 0, 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
         """The fields of a struct."""
@@ -37,6 +39,9 @@ class ThriftReader:
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
+        self._values += 1
+        if self._values > MOST_VALUES:
+            raise self._malformed(f"more than {MOST_VALUES} values; send smaller batches")
         if kind in FIXED:
             return self._fixed(FIXED[kind])
         if depth == MAX_DEPTH:

@@ -6,7 +6,7 @@ span only and drops them from the others.
 
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status, TracesData
 
 from schemas.errors import Malformed
+from schemas.json_elements import elements
 
 US = 1_000
 """Nanoseconds: Zipkin's times are in microseconds."""
@@ -34,6 +35,8 @@ TRACE_STATE, SPAN_KIND = "w3c.tracestate", "span.kind"
 SERVICE_NAME_SOURCE, NO_SERVICE_NAME = "otlp.service.name.source", "OTLPResourceNoServiceName"
 LINK = "otlp.link."
 MOST_LINKS = 128
+LONGEST_SPAN = 1 << 20
+"""In bytes: about what a record can hold. It takes twenty times the memory before it is a span."""
 START_ABSENT = "otel.zipkin.absentField.startTime"
 
 RESOURCE_TAGS = (
@@ -86,14 +89,15 @@ def traces_data(body: bytes, *, parse_string_tags: bool = False) -> TracesData:
     return message
 
 
-def _objects(body: bytes) -> Sequence[Mapping[str, Any]]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(ZipkinReason.JSON, str(error)) from error
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise Malformed(ZipkinReason.JSON, "not a list of spans")
-    return found
+def _objects(body: bytes) -> Iterator[Mapping[str, Any]]:
+    for text in elements(body, LONGEST_SPAN):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise Malformed(ZipkinReason.JSON, str(error)) from error
+        if not isinstance(found, dict):
+            raise Malformed(ZipkinReason.JSON, "not a list of spans")
+        yield found
 
 
 def _group(zipkin: Mapping[str, Any], tags: dict[str, str]) -> Group:

@@ -7,9 +7,9 @@ processes would at once.
 from pathlib import Path
 
 from agents.warm_up import EVERY_KERNEL, warm_up
+from schemas import json_elements, otlp_json
 from schemas.config import load_config
-from schemas.otlp.regroup import rehearse
-from schemas.otlp_json import rehearse as rehearse_json
+from schemas.otlp import regroup
 from spanmill import drop_stale_kernels
 
 
@@ -18,8 +18,8 @@ def main() -> None:
     drop_stale_kernels(Path(__file__).resolve().parents[1])
     for text in EVERY_KERNEL:
         warm_up(load_config(None, text=text))
-    rehearse()
-    rehearse_json()
+    for module in (regroup, otlp_json, json_elements):
+        module.rehearse()
 
 
 if __name__ == "__main__":

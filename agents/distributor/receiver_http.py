@@ -1,6 +1,8 @@
 """Spans over HTTP: what the receivers have in common. How each reads bodies and answers is its form's affair."""
 
+import asyncio
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from aiohttp import hdrs, web
@@ -24,6 +26,9 @@ PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 THRIFT = ("application/x-thrift", "application/vnd.apache.thrift.binary")
 TEXT = "text/plain"
+
+ASIDE_BYTES = 1 << 16
+"""Longer bodies that aren't protobuf are translated beside the event loop: it may take seconds."""
 
 STOP_GRACE_S = 15.0
 """As for gRPC."""
@@ -74,6 +79,7 @@ class HttpReceiver:
             app.on_response_prepare.append(cors.allow)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=STOP_GRACE_S)
         self._listener: Listener | None = None
+        self._aside = ThreadPoolExecutor(1)  # more would only wait for each other, and keep the loop waiting
         self.address = ""
 
     async def start(self) -> None:
@@ -95,6 +101,7 @@ class HttpReceiver:
         if self._listener is not None:
             self._listener.stop()
         await self._runner.cleanup()
+        self._aside.shutdown(wait=False, cancel_futures=True)
 
     async def export(self, request: web.Request) -> web.Response:
         """Answer one request, in its own encoding (Tempo DIST-6)."""
@@ -126,8 +133,12 @@ class HttpReceiver:
         """The request's spans as OTLP."""
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         body = decoded(await self._read(request), encoding, self._settings.max_request_body_size)
+        kind = request.content_type
         try:
-            return self._form.traces_data(request.content_type, body)
+            if kind == PROTOBUF or len(body) <= ASIDE_BYTES:
+                return self._form.traces_data(kind, body)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._aside, self._form.traces_data, kind, body)
         except Malformed as error:
             raise RefusedError(Code.INVALID_ARGUMENT, f"not a request of {self._form.name}: {error}") from error
 

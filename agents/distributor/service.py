@@ -37,9 +37,9 @@ from agents.open_files import allow_many
 from agents.own_metrics import OwnMetrics
 from agents.producer import Producer
 from agents.topics import TopicNames, check_topics
+from schemas import json_elements, otlp_json
 from schemas.config import Config
-from schemas.otlp.regroup import rehearse
-from schemas.otlp_json import rehearse as rehearse_json
+from schemas.otlp import regroup
 
 log = structlog.get_logger(__name__)
 
@@ -124,8 +124,8 @@ class Distributor:
 
     async def start(self) -> None:
         """Listen on the configured addresses, with everything compiled that a request needs."""
-        await asyncio.to_thread(rehearse)
-        await asyncio.to_thread(rehearse_json)
+        for rehearse in (regroup.rehearse, otlp_json.rehearse, json_elements.rehearse):
+            await asyncio.to_thread(rehearse)
         if self._presence is not None:
             self._presence.start()
         for receiver in self._receivers:

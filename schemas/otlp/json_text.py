@@ -266,6 +266,17 @@ def skip_value(data: Bytes, at: int, end: int, nesting: Bytes, scratch: Bytes) -
 
 
 @kernel
+def element(data: Bytes, at: int, end: int, nesting: Bytes, scratch: Bytes) -> tuple[int, int, int]:
+    """Pass over a list's next value, and the comma or the bracket behind it; gives where it begins and ends, too."""
+    at = blank(data, at, end)
+    stop = skip_value(data, at, end, nesting, scratch)
+    after = blank(data, stop, end) if stop >= 0 else stop
+    if after >= 0 and (after >= end or byte_at(data, after) not in (COMMA, CLOSE_ARRAY)):
+        after = ~after
+    return at, stop, after + 1 if after >= 0 else after
+
+
+@kernel
 def _skip_simple(data: Bytes, at: int, end: int, scratch: Bytes) -> int:
     byte = byte_at(data, at) if at < end else 0
     if byte == QUOTE:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import threading
 from collections.abc import Callable
 
 import aiohttp
@@ -11,6 +13,7 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 
 from agents.distributor.receiver_grpc import channel_options
+from agents.distributor.receiver_http import ASIDE_BYTES, OtlpForm
 from agents.otlp_protocol import EXPORT_METHOD
 from schemas.config import load_config
 from schemas.otlp.regroup import rehearse
@@ -60,6 +63,25 @@ async def test_requests_that_wait_are_limited_over_all_receivers() -> None:
         assert await asyncio.gather(*waiting) == ["OK", "OK", 200]
         assert distributor.value(IN_FLIGHT) == 0
         assert await distributor.over_http(request(1)) == 200
+
+
+async def test_others_are_answered_while_a_long_body_is_translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, translate = threading.Event(), OtlpForm.traces_data
+
+    def slow(form: OtlpForm, kind: str, body: bytes) -> bytes:
+        if len(body) > ASIDE_BYTES:
+            assert done.wait(120)
+        return translate(form, kind, body)
+
+    monkeypatch.setattr(OtlpForm, "traces_data", slow)
+    long = json.dumps({"resourceSpans": [], "invented": "x" * ASIDE_BYTES}).encode()
+    async with started() as distributor:
+        waiting = asyncio.create_task(distributor.over_http(long, "application/json"))
+        await until(lambda: distributor.value(IN_FLIGHT) == 1)
+        assert await distributor.over_http(b"{}", "application/json") == 200
+        assert not waiting.done()
+        done.set()
+        assert await waiting == 200
 
 
 async def test_a_client_that_goes_away_leaves_its_place() -> None:

@@ -193,8 +193,9 @@ def test_statuses(found: list[KeyValue], code: int, message: str) -> None:
         thrift({2: (I64, 5)}),
         thrift({2: (LIST, (STRUCT, [{8: (STRING, "now")}]))}),
         (b"\x0c\x00\x01" * 100),
+        b"\x0f\x00\x02\x0c" + (2_000_000).to_bytes(4) + bytes(2_000_001),
     ],
-    ids=["empty", "cut off", "length", "type", "no list", "no number", "deep"],
+    ids=["empty", "cut off", "length", "type", "no list", "no number", "deep", "many"],
 )
 def test_what_is_no_batch_is_refused(body: bytes) -> None:
     with pytest.raises(Malformed):

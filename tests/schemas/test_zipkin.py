@@ -162,6 +162,7 @@ def test_spans_of_one_service_share_a_resource() -> None:
         (b"{}", "json"),
         (b"[1]", "json"),
         (b"[" * 100_000, "json"),
+        (b'[{"id": "1", "tags": {"a": "' + b"a" * (1 << 20) + b'"}}]', "json"),
         (b'[{"id": "1"}]', "zipkin_span"),
         (b'[{"traceId": "xyz", "id": "1"}]', "zipkin_span"),
         (b'[{"traceId": "1", "id": ""}]', "zipkin_span"),
