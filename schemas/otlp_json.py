@@ -18,6 +18,8 @@ from schemas.otlp.json_fields import fields, name_of
 from schemas.otlp.json_kernel import AT, DOUBLES, FAULT, LENGTHS, ROW, TO, Doubles, Fault, close_ranks, transcode, work
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MOST_BYTES = ((1 << 31) - 1) // 3
+"""So that positions in what is written have 32 bits; protobuf takes no more than that either."""
 
 
 class JsonReason(StrEnum):
@@ -54,6 +56,8 @@ def traces_data_bytes(line: bytes, number: int) -> bytes:
 
     Raises `Malformed` with the byte in the line.
     """
+    if len(line) > MOST_BYTES:
+        raise Malformed(JsonReason.OTLP_JSON, f"line {number}: longer than {MOST_BYTES} bytes")
     if not line.isascii():
         line = line.removeprefix(BYTE_ORDER_MARK)
         try:

@@ -18,6 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status, TracesData
 
+from schemas import otlp_json
 from schemas.errors import Malformed
 from schemas.otlp_json import traces_data_bytes
 from tests.agents.test_distributor_differential import fill
@@ -170,6 +171,13 @@ def test_a_line_that_is_none_is_refused_with_its_place(line: bytes, reason: str,
         traces_data_bytes(line, 7)
     assert raised.value.reason == reason
     assert expected in str(raised.value)
+
+
+def test_a_line_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp_json, "MOST_BYTES", 2)
+    assert traces_data_bytes(b"{}", 1) == b""
+    with pytest.raises(Malformed, match="line 1: longer than 2 bytes"):
+        traces_data_bytes(b"{ }", 1)
 
 
 def test_values_that_lists_and_lists_of_attributes_hold_are_nested_as_deeply_as_protobuf_reads_them() -> None:
