@@ -20,7 +20,7 @@ from agents.distributor.tenants import tenant_of
 from schemas.errors import Malformed
 from schemas.otlp.regroup import Read, Regrouping
 from schemas.otlp.routing import IdReason, InvalidIdError
-from schemas.otlp.splice import Piece, SpanTooLargeError
+from schemas.otlp.splice import Piece, RepetitionError, SpanTooLargeError
 from schemas.otlp.truncate import Scope
 
 log = structlog.get_logger(__name__)
@@ -153,8 +153,9 @@ class Intake:
             if error.reason != IdReason.PARENT_SPAN_ID:  # Tempo's receiver refuses that before it counts
                 self._metrics.discarded_spans.labels(error.reason, tenant).inc(spans)
             raise RefusedError(Code.INVALID_ARGUMENT, error.detail) from error
-        except SpanTooLargeError as error:
-            self._metrics.discarded_spans.labels("span_too_large", tenant).inc(spans)
+        except (SpanTooLargeError, RepetitionError) as error:
+            reason = "span_too_large" if isinstance(error, SpanTooLargeError) else "resource_too_large"
+            self._metrics.discarded_spans.labels(reason, tenant).inc(spans)
             raise RefusedError(Code.INVALID_ARGUMENT, str(error)) from error
 
     def _count_truncated(self, tenant: str, read: Read) -> None:

@@ -9,6 +9,7 @@ from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  #
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from agents.distributor.aside import Aside
 from agents.distributor.auth import Authentication, Client, names_of_context
 from agents.distributor.intake import Intake
 from agents.distributor.reception import Arrival, Reception
@@ -44,21 +45,16 @@ Translation = Callable[[bytes], bytes]
 """A request's spans as OTLP. Raises Malformed."""
 
 
-def otlp(body: bytes) -> bytes:
-    """OTLP is left as it is."""
-    return body
-
-
 def jaeger_batch(body: bytes) -> bytes:
     """A PostSpansRequest."""
     return jaeger.traces_data(jaeger.batch_of_request(body)).SerializeToString()
 
 
-METHODS: dict[str, tuple[str, Translation]] = {
-    "OTLP": (EXPORT_METHOD, otlp),
+METHODS: dict[str, tuple[str, Translation | None]] = {
+    "OTLP": (EXPORT_METHOD, None),
     "Jaeger": (POST_SPANS_METHOD, jaeger_batch),
 }
-"""By protocol (Tempo DIST-1)."""
+"""By protocol (Tempo DIST-1); OTLP's spans are left as they are."""
 
 
 class GrpcReceiver:
@@ -76,6 +72,7 @@ class GrpcReceiver:
         self.name, self._reception = f"{protocol} over gRPC", reception
         self._settings, self._intake, self._authentication = settings, intake, authentication
         method, self._translate = METHODS[protocol]
+        self._aside = Aside()
         self._server = grpc.aio.server(options=channel_options(settings, max_connections))
         self._server.add_generic_rpc_handlers((Service(method, self.export),))
         self._service = method.split("/")[1]
@@ -99,6 +96,7 @@ class GrpcReceiver:
         """Take no more requests and answer those in flight; load balancers that ask are told first."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(STOP_GRACE_S)
+        self._aside.close()
 
     async def export(self, body: bytes, context: Context) -> bytes:
         """Answer one request."""
@@ -121,11 +119,13 @@ class GrpcReceiver:
         )
         no_metrics = any(key == NO_METRICS_HEADER for key, _ in metadata)
         org_ids = self._authentication.org_ids(client)
-        await self._intake.push(arrival, self._translated(body), org_ids, no_metrics=no_metrics)
+        if self._translate is not None:
+            body = await self._translated(self._translate, body)
+        await self._intake.push(arrival, body, org_ids, no_metrics=no_metrics)
 
-    def _translated(self, body: bytes) -> bytes:
+    async def _translated(self, translate: Translation, body: bytes) -> bytes:
         try:
-            return self._translate(body)
+            return await self._aside.done(translate, body)
         except Malformed as error:
             raise RefusedError(Code.INVALID_ARGUMENT, f"not a request of {self.name}: {error}") from error
 

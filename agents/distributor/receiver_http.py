@@ -1,14 +1,14 @@
 """Spans over HTTP: what the receivers have in common. How each reads bodies and answers is its form's affair."""
 
-import asyncio
 import math
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 from aiohttp import hdrs, web
 
+from agents.distributor.aside import Aside
 from agents.distributor.auth import Authentication, Client, names_of_peer
-from agents.distributor.bodies import BodyTooLargeError, decoded
+from agents.distributor.bodies import UNENCODED, BodyTooLargeError, decoded
 from agents.distributor.connection import Connection, connection_of, headers_in_time
 from agents.distributor.cors import Cors
 from agents.distributor.intake import Intake
@@ -27,9 +27,6 @@ JSON = "application/json"
 THRIFT = ("application/x-thrift", "application/vnd.apache.thrift.binary")
 TEXT = "text/plain"
 
-ASIDE_BYTES = 1 << 16
-"""Longer bodies that aren't protobuf are translated beside the event loop: it may take seconds."""
-
 STOP_GRACE_S = 15.0
 """As for gRPC."""
 
@@ -46,7 +43,7 @@ class Form(Protocol):
         """Those of its requests."""
 
     def traces_data(self, kind: str, body: bytes) -> bytes:
-        """A request's spans as OTLP. Raises Malformed."""
+        """The spans of a request that isn't OTLP's protobuf, as such. Raises Malformed."""
 
     def success(self, kind: str) -> web.Response:
         """The answer to a request that was taken."""
@@ -79,7 +76,7 @@ class HttpReceiver:
             app.on_response_prepare.append(cors.allow)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=STOP_GRACE_S)
         self._listener: Listener | None = None
-        self._aside = ThreadPoolExecutor(1)  # more would only wait for each other, and keep the loop waiting
+        self._aside = Aside()
         self.address = ""
 
     async def start(self) -> None:
@@ -101,7 +98,7 @@ class HttpReceiver:
         if self._listener is not None:
             self._listener.stop()
         await self._runner.cleanup()
-        self._aside.shutdown(wait=False, cancel_futures=True)
+        self._aside.close()
 
     async def export(self, request: web.Request) -> web.Response:
         """Answer one request, in its own encoding (Tempo DIST-6)."""
@@ -131,14 +128,16 @@ class HttpReceiver:
 
     async def _body(self, request: web.Request) -> bytes:
         """The request's spans as OTLP."""
+        body = await self._read(request)
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
-        body = decoded(await self._read(request), encoding, self._settings.max_request_body_size)
+        if encoding not in UNENCODED:
+            decode = partial(decoded, encoding=encoding, max_bytes=self._settings.max_request_body_size)
+            body = await self._aside.done(decode, body)
         kind = request.content_type
+        if kind == PROTOBUF:
+            return body
         try:
-            if kind == PROTOBUF or len(body) <= ASIDE_BYTES:
-                return self._form.traces_data(kind, body)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._aside, self._form.traces_data, kind, body)
+            return await self._aside.done(partial(self._form.traces_data, kind), body)
         except Malformed as error:
             raise RefusedError(Code.INVALID_ARGUMENT, f"not a request of {self._form.name}: {error}") from error
 
@@ -175,9 +174,9 @@ class OtlpForm:
     name = "OTLP"
     media_types = (JSON, PROTOBUF)
 
-    def traces_data(self, kind: str, body: bytes) -> bytes:
-        """Protobuf is left as it is."""
-        return body if kind == PROTOBUF else traces_data_bytes(body, 1)
+    def traces_data(self, kind: str, body: bytes) -> bytes:  # noqa: ARG002 -- protobuf needs none
+        """One line of JSON."""
+        return traces_data_bytes(body, 1)
 
     def success(self, kind: str) -> web.Response:
         """No partial success is ever reported."""

@@ -38,10 +38,15 @@ KEPT_BYTES = 1 << 20
 """Working memory for requests up to this size is kept; a larger one has its own."""
 BYTES_PER_SPAN = 128
 """Rows are set aside for spans of this size; where they are smaller, there are more."""
+SMALLEST_SPAN_BYTES = 30
+"""A span with nothing but its IDs: no valid request needs more rows than it has room for such spans."""
+
+CROWDED = "too many spans without IDs, or resources without spans"
+"""Why a request was refused: rows for all that could be in it would take a hundred times its size."""
 
 # What became of a request, and what the two numbers beside it are.
 CUT, MALFORMED, INVALID_ID, TOO_LARGE, NO_ROOM = range(5)
-"""Pieces; position and fault; an ID's fault and its bits; the span; nothing, as there is too little room."""
+"""Pieces and the request's bytes; position and fault; an ID's fault and its bits; the span; nothing (want of room)."""
 
 
 class Workspace(NamedTuple):
@@ -83,7 +88,7 @@ class Regrouping:
     def read(self, body: bytes, max_attribute_bytes: int = 0) -> Read:
         """Begin with a request; keys and string values of attributes are cut, unless their limit is 0.
 
-        Raises Malformed for what protobuf's own parser refuses.
+        Raises Malformed for what protobuf's own parser refuses, and for a request that is `CROWDED`.
         """
         if not 0 < max_attribute_bytes < len(body):
             return Read(self._spans(body), NOTHING_CUT, b"")
@@ -96,14 +101,14 @@ class Regrouping:
     def pieces(self) -> list[Piece]:
         """The pieces of the request that was read last, each a TracesData, ordered by their first spans.
 
-        Raises `InvalidIdError`, `SpanTooLargeError`.
+        Raises `InvalidIdError`, `SpanTooLargeError`, `RepetitionError`.
         """
         work, (outcome, first, second) = self._work, self._outcome
         if outcome == INVALID_ID:
             raise invalid_id(first, second)
         if outcome == TOO_LARGE:
             raise SpanTooLargeError(first, self._limit)
-        return written(work.layout, work.plan, work.plan.pieces[:first]) if first else []
+        return written(work.layout, work.plan, work.plan.pieces[:first], second) if first else []
 
     def survey(self, now_s: int) -> Survey:
         """What the spans of the request that was read last are like, once it has given its pieces."""
@@ -116,18 +121,23 @@ class Regrouping:
     def _spans(self, body: bytes) -> int:
         """Scan and cut; gives the number of spans."""
         size = len(body)
-        work = self._room_for(size)
-        while True:
-            work.layout.space[:size] = np.frombuffer(body, np.uint8)
-            outcome = _cut(size, self._partitions, self._limit, work)
-            if outcome[0] != NO_ROOM:
-                break
-            work = self._workspace(2 * len(work.layout.space), 2 * len(work.routes.partitions))
+        work, outcome = self._attempt(body, self._room_for(size))
+        rows = size // SMALLEST_SPAN_BYTES + 1
+        if outcome[0] == NO_ROOM and len(work.routes.partitions) < rows:
+            work, outcome = self._attempt(body, self._workspace(size, rows))
+        if outcome[0] == NO_ROOM:
+            raise Malformed(CROWDED, f"more than {len(work.routes.partitions)} in {size} bytes")
         self._work, self._outcome = work, outcome
         if outcome[0] == MALFORMED:
             _, position, fault = outcome
             raise Malformed(FAULT_TEXTS[Fault(fault)], position=position)
         return int(work.out.counters[col.SPANS])
+
+    def _attempt(self, body: bytes, work: Workspace) -> tuple[Workspace, tuple[int, int, int]]:
+        """Scan and cut in this memory; gives it, and what became of the request."""
+        size = len(body)
+        work.layout.space[:size] = np.frombuffer(body, np.uint8)
+        return work, _cut(size, self._partitions, self._limit, work)
 
     def _room_for(self, size: int) -> Workspace:
         """The kept memory, which grows up to a limit, or memory for this request alone."""
@@ -143,7 +153,7 @@ class Regrouping:
         layout = empty_layout(size, rows)
         return Workspace(
             state=machine(wanted_keys(())),
-            out=empty_output(rows * 192, 1, 0),
+            out=empty_output(size, rows, rows, 1, 0),
             ranges=np.zeros((1, 3), np.int64),
             routes=Routes(np.empty(rows, np.int32), np.empty(rows, np.bool_)),
             layout=layout,
@@ -203,7 +213,7 @@ def _regroup(size: int, partitions: int, limit: int, work: Workspace) -> tuple[i
         plan.resource_size[i] = 0
         plan.pieces[i, NUMBER] = 0
     pieces, too_large = assign(layout, routes.partitions, limit, work.newest, plan)
-    return (TOO_LARGE, too_large, 0) if too_large >= 0 else (CUT, pieces, 0)
+    return (TOO_LARGE, too_large, 0) if too_large >= 0 else (CUT, pieces, size)
 
 
 _cut = direct(_regroup)

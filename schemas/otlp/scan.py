@@ -97,7 +97,8 @@ def _scan(
 ) -> tuple[npt.NDArray[np.uint8], Output]:
     """Run the kernel until it is through, with more room each time that it stops."""
     state = machine(wanted_keys(keys))
-    out = empty_output(len(data), len(ranges), len(keys))
+    size, messages = len(data), len(ranges)
+    out = empty_output(size, size // _SPAN_BYTES, size // _RESOURCE_BYTES + messages, messages, len(keys))
     at = 0
     while True:
         at, why = scan_messages(data, ranges, at, state, out)
@@ -109,9 +110,9 @@ def _scan(
             out = _grown(out)
 
 
-def empty_output(size: int, messages_in: int, keys: int) -> Output:
-    """Empty tables for data of `size` bytes."""
-    spans, resources = _rounded(size // _SPAN_BYTES), _rounded(size // _RESOURCE_BYTES + messages_in)
+def empty_output(size: int, spans: int, resources: int, messages_in: int, keys: int) -> Output:
+    """Empty tables for data of `size` bytes, with room for at least so many spans and ResourceSpans."""
+    spans, resources = _rounded(spans), _rounded(resources)
     counters = np.zeros(col.COUNTERS, np.int64)
     counters[col.USED], counters[col.THIS_RECORD] = size, -1
     return Output(

@@ -28,6 +28,12 @@ PARENT_SPAN_ID = 0x22
 
 NO_LIMIT = (1 << 31) - 1
 
+MOST_REPEATED_BYTES = 1 << 26
+"""What a message's pieces may have in all beyond the message: each piece repeats the resources and scopes of its spans.
+
+Without it a resource of almost the pieces' limit, and many small spans, would make gigabytes of a few megabytes.
+"""
+
 # Columns of the layout's tables.
 START, END, OWNER = 0, 1, 2
 # The counters of a layout: rows in use, and where the next shared bytes go.
@@ -101,6 +107,16 @@ class SpanTooLargeError(ValueError):
         self.limit = limit
 
 
+class RepetitionError(ValueError):
+    """The resources and scopes are too large to be repeated in each piece that needs them."""
+
+    def __init__(self, repeated: int) -> None:
+        super().__init__(
+            f"the records would repeat {repeated} bytes of resources and scopes, more than {MOST_REPEATED_BYTES}; "
+            "send less in them, or fewer spans in a request"
+        )
+
+
 def splice(
     message: bytes,
     partitions: npt.NDArray[np.int32],
@@ -111,7 +127,7 @@ def splice(
 
     `partitions` has a number, from 0 on, for each span in the message's order (that of the scan's rows); where
     `rootless` is true, the span's parent ID is left out. The message must have been accepted by the scan: here anything
-    malformed, and a wrong number of spans, is a ValueError. Raises `SpanTooLargeError`.
+    malformed, and a wrong number of spans, is a ValueError. Raises `SpanTooLargeError`, `RepetitionError`.
     """
     count = len(partitions)
     if count == 0:
@@ -127,13 +143,18 @@ def splice(
     used, too_large = assign(layout, numbers, limit, newest, plan)
     if too_large >= 0:
         raise SpanTooLargeError(too_large, limit)
-    pieces = plan.pieces[:used]
-    return written(layout, plan, pieces)
+    return written(layout, plan, plan.pieces[:used], len(message))
 
 
-def written(layout: Layout, plan: Plan, pieces: Ints) -> list[Piece]:
-    """The pieces, whose rows in the plan are `pieces`, at least one."""
-    value = np.empty(int(pieces[-1, TO]), np.uint8)
+def written(layout: Layout, plan: Plan, pieces: Ints, size: int) -> list[Piece]:
+    """The pieces of a message of `size` bytes; their rows in the plan are `pieces`, at least one.
+
+    Raises `RepetitionError`.
+    """
+    total = int(pieces[-1, TO])
+    if total - size > MOST_REPEATED_BYTES:
+        raise RepetitionError(total - size)
+    value = np.empty(total, np.uint8)
     _written(layout, plan, pieces[:, FROM].copy(), value)
     return [Piece(partition, value[start:end].tobytes(), number) for partition, start, end, number in pieces.tolist()]
 

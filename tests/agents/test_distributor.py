@@ -30,6 +30,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 
 from agents.distributor import Distributor, run
+from agents.distributor.aside import LONG_BYTES
 from agents.own_metrics import OwnMetrics
 from agents.topics import TopicsError
 from schemas.config import Config, load_config
@@ -417,11 +418,13 @@ distributor:
             post_spans = channel.unary_unary("/jaeger.api_v2.CollectorService/PostSpans", None, None)
             batch = Batch(spans=[JaegerSpan(trace_id=b"3" * 16, span_id=b"4" * 8, operation_name="p")])
             assert await post_spans(PostSpansRequest(batch=batch).SerializeToString()) == b""
+            long = Batch(spans=[JaegerSpan(trace_id=b"5" * 16, span_id=b"6" * 8, operation_name="x" * LONG_BYTES)])
+            assert await post_spans(PostSpansRequest(batch=long).SerializeToString()) == b""
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await post_spans(b"\x0a\x05")
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         names = sorted(span.name for record in kafka.read(topic) for span in spans_of(record.value()))
-        assert names == ["GET /", "p", "z"]
+        assert names == ["GET /", "p", "x" * LONG_BYTES, "z"]
     finally:
         await distributor.stop()
 

@@ -12,8 +12,9 @@ import grpc.aio
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 
+from agents.distributor.aside import LONG_BYTES
 from agents.distributor.receiver_grpc import channel_options
-from agents.distributor.receiver_http import ASIDE_BYTES, OtlpForm
+from agents.distributor.receiver_http import OtlpForm
 from agents.otlp_protocol import EXPORT_METHOD
 from schemas.config import load_config
 from schemas.otlp.regroup import rehearse
@@ -69,12 +70,12 @@ async def test_others_are_answered_while_a_long_body_is_translated(monkeypatch: 
     done, translate = threading.Event(), OtlpForm.traces_data
 
     def slow(form: OtlpForm, kind: str, body: bytes) -> bytes:
-        if len(body) > ASIDE_BYTES:
+        if len(body) > LONG_BYTES:
             assert done.wait(120)
         return translate(form, kind, body)
 
     monkeypatch.setattr(OtlpForm, "traces_data", slow)
-    long = json.dumps({"resourceSpans": [], "invented": "x" * ASIDE_BYTES}).encode()
+    long = json.dumps({"resourceSpans": [], "invented": "x" * LONG_BYTES}).encode()
     async with started() as distributor:
         waiting = asyncio.create_task(distributor.over_http(long, "application/json"))
         await until(lambda: distributor.value(IN_FLIGHT) == 1)

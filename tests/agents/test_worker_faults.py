@@ -156,21 +156,34 @@ def test_a_worker_that_was_stopped_for_longer_than_its_session_does_no_harm(work
     assert one.stop() == 0
 
 
-def test_a_broker_that_is_away_is_waited_for_and_keeps_nobody_from_stopping(
-    workers: Workers, kafka: KafkaBroker
-) -> None:
-    one = workers.start("one")
-    workers.fill(2000)
-    until(lambda: bool(one.lines))
-    before, from_s = len(one.logged()), time.monotonic()
-    kafka.kill()
-    kafka.start()
-    workers.fill(2000)
-    workers.check()
-    # aiokafka alone has more than a hundred a second to say, of about ten kinds.
-    assert len(one.logged()) - before < 20 * (1 + (time.monotonic() - from_s) / REPEAT_AFTER_S)
-    kafka.stop()
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[KafkaBroker]:
+    """A broker to kill: the session's would have the topics of all tests to recover."""
+    broker = KafkaBroker(tmp_path)
+    broker.format()
     try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+def test_a_broker_that_is_away_is_waited_for_and_keeps_nobody_from_stopping(
+    own_kafka: KafkaBroker, tmp_path: Path
+) -> None:
+    workers = Workers(own_kafka, tmp_path)
+    try:
+        one = workers.start("one")
+        workers.fill(2000)
+        until(lambda: bool(one.lines))
+        before, from_s = len(one.logged()), time.monotonic()
+        own_kafka.kill()
+        own_kafka.start()
+        workers.fill(2000)
+        workers.check()
+        # aiokafka alone has more than a hundred a second to say, of about ten kinds.
+        assert len(one.logged()) - before < 20 * (1 + (time.monotonic() - from_s) / REPEAT_AFTER_S)
+        own_kafka.stop()
         assert one.stop() == 0
     finally:
-        kafka.start()
+        workers.close()

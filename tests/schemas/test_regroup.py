@@ -1,5 +1,6 @@
 """Regrouping is scan, routing and splicing in one go: it gives what the three give, request after request."""
 
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -9,7 +10,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from schemas.errors import Malformed
 from schemas.otlp import Codec, scan_records
-from schemas.otlp.regroup import KEPT_BYTES, Regrouping
+from schemas.otlp.regroup import CROWDED, KEPT_BYTES, SMALLEST_SPAN_BYTES, Regrouping
 from schemas.otlp.routing import InvalidIdError, route
 from schemas.otlp.splice import Piece, SpanTooLargeError, splice
 from schemas.record import Record
@@ -101,3 +102,29 @@ def test_requests_of_any_size_find_room(spans: int) -> None:
     assert max(len(usual), len(small)) > KEPT_BYTES or spans == 200
     assert regrouping.read(b"").spans == 0
     assert regrouping.pieces() == []
+
+
+@pytest.mark.parametrize("nothing", [b"\x0a\x00", b"\x0a\x03\x1a\x01u", b"\x0a\x04\x12\x02\x12\x00"])
+def test_rows_without_ids_take_little_memory(nothing: bytes) -> None:
+    """A request of 20 MiB, 20 kB with gzip, asked for 40 GiB of rows: resources without spans, or spans without IDs."""
+    regrouping = Regrouping(PARTITIONS, 1_000_000)
+    body = nothing * ((4 << 20) // len(nothing))
+    tracemalloc.start()
+    try:
+        with pytest.raises(Malformed, match=CROWDED):
+            regrouping.read(body)
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(body)
+    finally:
+        tracemalloc.stop()
+    (usual,) = span_records(1, 1, 200)
+    assert regrouping.read(usual).spans == 200
+
+
+def test_spans_may_be_as_small_as_their_ids() -> None:
+    span = Span(trace_id=b"t" * 16, span_id=b"s" * 8)
+    message = TracesData()
+    message.resource_spans.add().scope_spans.add().spans.extend([span] * 50_000)
+    body = message.SerializeToString()
+    assert len(body) - SMALLEST_SPAN_BYTES * 50_000 < 20
+    assert Regrouping(PARTITIONS, 1_000_000).read(body).spans == 50_000
+    assert Regrouping(PARTITIONS, 1_000_000).read(b"\x0a\x00" * 1000).spans == 0

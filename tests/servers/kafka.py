@@ -21,6 +21,7 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
 INSTALL = "apt-get install maven openjdk-17-jre-headless, then `make tools` (or tools/fetch_kafka.sh)"
 OLDEST_JAVA = 17
 READ_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 5.0
 LEADER_BEGINS = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 """What a broker says that has just begun, and hasn't heard yet what it leads."""
 
@@ -112,8 +113,10 @@ class KafkaNode:
         return self._directory / "broker.log"
 
     def _answers(self) -> bool:
+        # One client asks until it is answered: a cold broker on a busy machine takes seconds for its first answer.
+        settings = {"bootstrap.servers": self.address, "log_level": 0, "reconnect.backoff.max.ms": 200}
         try:
-            brokers = AdminClient({"bootstrap.servers": self.address, "log_level": 0}).list_topics(timeout=0.5).brokers
+            brokers = AdminClient(settings).list_topics(timeout=ANSWER_TIMEOUT_S).brokers
         except KafkaException:
             return False
         return any(broker.port == self.port for broker in brokers.values())

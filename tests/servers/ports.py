@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 POLL_S = 0.05
+START_TIMEOUT_S = 180.0
+"""A server that takes 4 s has been seen to take more than a minute beside others."""
 
 
 def free_port() -> int:
@@ -16,7 +18,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, timeout_s: float = 60.0) -> None:
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, timeout_s: float = START_TIMEOUT_S
+) -> None:
     """Wait until a server that was just started is ready; an AssertionError shows the end of its log."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
