@@ -279,19 +279,26 @@ class Schedule:
         self._replace_later(process)
 
     def _missed(self, process: Process, message: str) -> None:
-        """A shard has waited for a batch; where it is lost, an operator does what the error says."""
+        """A shard has waited for a batch; where it is lost for good, an operator does what the error says."""
         found = ACCEPT_GAP.search(message)
         assert found is not None, message
         shard, partition = int(found[1]), int(found[2])
         after_end_ms = None if found[3] == "none" else int(found[3])
         log = self.cluster.topics[self.names.deltas][shard]
         if self.plan.flavour in LOSING:
-            accepted = AcceptGap(partition, after_end_ms)
-            log.append(b"", None, self.keys.at(self.names.deltas, shard).headers(accepted))
+            if not self._will_come(partition, after_end_ms):
+                accepted = AcceptGap(partition, after_end_ms)
+                log.append(b"", None, self.keys.at(self.names.deltas, shard).headers(accepted))
             return
         batches = [_decode_batch(record.value) for record in log.all if record.value]
         if (partition, after_end_ms) not in {(batch.partition, batch.previous_end_ms) for batch in batches}:
             self._waited_in_vain.add(process)
+
+    def _will_come(self, partition: int, after_end_ms: int | None) -> bool:
+        """Whether the batch after a window is delivered again: no checkpoint of its generator is behind it yet."""
+        newest = self.cluster.topics[GENERATOR][partition].all[-1].value
+        assert newest is not None
+        return (decode_checkpoint(newest).previous_end_ms or 0) <= (after_end_ms or 0)
 
     def _replace_later(self, process: Process) -> None:
         owned = self._owned(process)
