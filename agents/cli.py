@@ -129,6 +129,7 @@ def sink(context: click.Context, config_file: Path | None, kafka: str | None, lo
 @click.option("--shard", required=True, type=click.IntRange(0), help="The partition of the deltas topic.")
 @click.option("--partition", type=click.IntRange(0), help="The partition of the spans topic whose batch is missing.")
 @click.option("--after", metavar="WINDOW", help="The end of its last window before the gap, in ms, or none.")
+@click.option("--lost", is_flag=True, help="The batch won't come, though its generator would deliver it again.")
 @click.option("--offset", type=click.IntRange(0), help="The record of the deltas topic that can't be read.")
 @LOG_LEVEL
 def sink_accept_gap(
@@ -137,6 +138,7 @@ def sink_accept_gap(
     shard: int,
     partition: int | None,
     after: str | None,
+    lost: bool,
     offset: int | None,
     log_level: str,
 ) -> None:
@@ -155,7 +157,7 @@ def sink_accept_gap(
     config = read_config(config_file, kafka, log_level)
     from agents.accept_gap import append
 
-    click.echo(append(config, shard, decided))
+    click.echo(append(config, shard, decided, lost=lost))
 
 
 @cli.command()

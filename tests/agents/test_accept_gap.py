@@ -4,20 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from agents.cli import cli
 from agents.embedded_broker import EmbeddedBroker
+from schemas.checkpoint import Checkpoint, encode_checkpoint
 from schemas.control import CONTROL_HEADER, AcceptGap, Control, SkipRecord, decode_control
 
-TOPIC = "spanmill-deltas"
+TOPIC, CHECKPOINTS = "spanmill-deltas", "spanmill_generator-checkpoints-changelog"
 
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[EmbeddedBroker]:
-    """A broker with an empty topic of four partitions."""
+    """A broker with empty topics of four partitions."""
     broker = EmbeddedBroker()
-    broker.create([TOPIC])
+    broker.create([TOPIC, CHECKPOINTS])
     yield broker
     broker.close()
 
@@ -60,6 +61,27 @@ def test_what_isn_t_there_is_refused(broker: EmbeddedBroker) -> None:
     assert (code, f"{TOPIC} has 4 partitions: there is no shard 99" in said) == (1, True), said
     code, said = accept_gap(*at, "--shard", "3", "--offset", "5")
     assert (code, f"{TOPIC}/3 has no record at offset 5" in said) == (1, True), said
+
+
+def test_what_will_be_delivered_again_is_no_gap(broker: EmbeddedBroker) -> None:
+    """Found by the simulation: a generator crashed for longer than a sink waits, and its batch was taken for lost."""
+    producer = Producer({"bootstrap.servers": broker.address})
+
+    def accepted(saved_end_ms: int | None, after: str, *options: str) -> bool:
+        value = encode_checkpoint(Checkpoint(7, previous_end_ms=saved_end_ms))
+        producer.produce(CHECKPOINTS, value, b"checkpoint", partition=1)
+        assert producer.flush(30) == 0
+        at = ("--kafka", broker.address, "--shard", "1", "--partition", "1", "--after", after)
+        code, said = accept_gap(*at, *options)
+        assert code == 0 or "will be delivered again" in said, said
+        return code == 0
+
+    assert not accepted(None, "none")
+    assert not accepted(15_000, "15000")
+    assert not accepted(15_000, "30000")
+    assert accepted(30_000, "15000")
+    assert accepted(15_000, "none")
+    assert accepted(15_000, "15000", "--lost")
 
 
 @pytest.mark.parametrize(
