@@ -72,8 +72,9 @@ class GrpcSettings(Section):
     """`host:port`; without a host, every interface."""
     max_recv_msg_size_mib: Annotated[Int, Field(ge=1, le=2047)] = 4
     """Larger messages are refused."""
-    max_concurrent_streams: Annotated[Int, Field(ge=0, le=(1 << 31) - 1)] = 0
-    """So many requests may each connection have at once; clients wait with more. 0: any number."""
+    max_concurrent_streams: Annotated[Int, Field(ge=0, le=(1 << 31) - 1)] = 1000
+    """So many requests may each connection have at once, also unfinished ones, of which each takes 12 KB; clients wait
+    with more. 0: any number, the Collector's default."""
     keepalive: GrpcKeepalive = GrpcKeepalive()
     tls: ServerTls | None = None
     """The server's certificate; without it what clients send can be read on its way."""

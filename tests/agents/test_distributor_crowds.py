@@ -198,6 +198,7 @@ def test_settings_of_the_collectors_servers_become_channel_arguments() -> None:
     assert dict(channel_options(grpc_settings, 0)) == {
         "grpc.max_receive_message_length": 4 << 20,
         "grpc.so_reuseport": 0,
+        "grpc.max_concurrent_streams": 1000,
         "grpc.max_connection_age_ms": 300_000,
         "grpc.max_connection_age_grace_ms": 10_000,
         "grpc.keepalive_time_ms": 30_000,
