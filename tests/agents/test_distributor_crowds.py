@@ -169,6 +169,10 @@ distributor: {receivers: {otlp: {protocols: {http: {}, grpc: {
   max_concurrent_streams: 1, keepalive: {server_parameters: {max_connection_idle: 300ms}}}}}}}
 """
 
+AGED = """
+distributor: {receivers: {otlp: {protocols: {http: {}, grpc: {
+  keepalive: {server_parameters: {max_connection_age: 300ms, max_connection_age_grace: 300ms}}}}}}}
+"""
 
 KEEPALIVE = """
 distributor: {receivers: {otlp: {protocols: {grpc: {keepalive: {
@@ -190,6 +194,16 @@ async def test_connections_over_grpc_have_one_request_each_and_end_when_they_are
             while channel.get_state() is grpc.ChannelConnectivity.READY:
                 await asyncio.sleep(0.05)
         assert await exchanged(distributor, channel) == "OK", "clients connect again"
+
+
+async def test_a_request_over_grpc_that_never_ends_is_cut_off_with_its_connection() -> None:
+    async with started(AGED) as distributor, grpc.aio.insecure_channel(distributor.grpc.address) as channel:
+        unfinished = channel.stream_unary(EXPORT_METHOD)()
+        await unfinished.wait_for_connection()
+        async with asyncio.timeout(120):
+            assert await unfinished.code() is grpc.StatusCode.UNAVAILABLE
+            while await exchanged(distributor, channel) != "OK":  # clients connect again, and again
+                await asyncio.sleep(0.1)
 
 
 def test_settings_of_the_collectors_servers_become_channel_arguments() -> None:
