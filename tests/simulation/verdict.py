@@ -185,7 +185,7 @@ def _shifted(schedule: Schedule, wanted: Reference, ideal: Reference) -> Iterato
     The ledger may not say it: a window that was sent before the loss, and is computed again after it, stays as it was.
     The other half of an edge of such a window is alone then, and may become an edge to a virtual node in a later one.
     """
-    lost = schedule.records_lost
+    lost = schedule.records_lost + _taken_unseen(schedule)
     for metric in COUNTERS:
         if lost and metric in (EDGES if schedule.plan.first == "few edges" else (BUCKETS,)):
             continue  # an edge without the half that was lost has another latency, and leaves room for others
@@ -227,14 +227,25 @@ def _ideal(schedule: Schedule) -> Iterator[WindowSamples]:
                 yield from shard.feed(shard.next_offset, schedule.decode_batch(part)).windows
 
 
-def _begun_twice(schedule: Schedule) -> bool:
-    """Whether a partition has first checkpoints of different rules."""
+def _beginnings(schedule: Schedule) -> Iterator[list[Checkpoint]]:
+    """By partition, the first checkpoints: there are several where one was on its way when the next process began."""
     for log in schedule.cluster.topics[GENERATOR]:
         saved = [decode_checkpoint(record.value) for record in log.all if record.value is not None]
-        first = [each.rules for each in saved if each.stream_time_ms is None and each.rules is not None]
-        if len({rules.current.rules.packed for rules in first}) > 1:
-            return True
-    return False
+        yield [each for each in saved if each.stream_time_ms is None]
+
+
+def _begun_twice(schedule: Schedule) -> bool:
+    """Whether a partition has first checkpoints of different rules."""
+    return any(
+        len({first.rules.current.rules.packed for first in beginnings if first.rules is not None}) > 1
+        for beginnings in _beginnings(schedule)
+    )
+
+
+def _taken_unseen(schedule: Schedule) -> int:
+    """How many records retention took between two beginnings: the later process can't know that they were there."""
+    offsets = [[first.next_offset for first in beginnings] for beginnings in _beginnings(schedule)]
+    return sum(max(each) - min(each) for each in offsets if each)
 
 
 def _folded(schedule: Schedule, partition: int) -> Iterator[Window]:
