@@ -114,9 +114,10 @@ class HttpReceiver:
             supported = ", ".join(self._form.media_types)
             return web.Response(status=415, text=f"415 unsupported media type, supported: [{supported}]")
         try:
-            with self._reception.in_flight.request():
-                org_ids = self._authentication.org_ids(_client(request))  # before its body is read
-                body = await self._body(request)
+            org_ids = self._authentication.org_ids(_client(request))  # before its body is read
+            body = await self._read(request)
+            with self._reception.in_flight.request():  # slow senders, who have time limits, take nobody's place
+                body = await self._otlp(request, body)
                 await self._intake.push(arrival, body, org_ids, no_metrics=NO_METRICS_HEADER in request.headers)
         except RefusedError as error:
             return self._failure(kind, HTTP_STATUS[error.code], error)
@@ -126,9 +127,8 @@ class HttpReceiver:
             return self._failure(kind, 413, too_large)
         return self._form.success(kind)
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _otlp(self, request: web.Request, body: bytes) -> bytes:
         """The request's spans as OTLP."""
-        body = await self._read(request)
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in UNENCODED:
             decode = partial(decoded, encoding=encoding, max_bytes=self._settings.max_request_body_size)

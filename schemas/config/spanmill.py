@@ -55,7 +55,7 @@ class DistributorWork(Section):
     answered, and after how long."""
     max_concurrent_requests: Count = 10_000
     """So many requests may wait for their answers, over all receivers but that of Kafka; one more is told to come again
-    in a second, before its spans are looked at. 0: any number."""
+    in a second, before its spans are looked at. One whose body is still coming doesn't wait. 0: any number."""
     max_concurrent_requests_per_tenant: Count = 0
     """The same for each tenant. 0: any number."""
     max_connections: Annotated[Int, Field(ge=0, le=(1 << 31) - 1)] = 20_000

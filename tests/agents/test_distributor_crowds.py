@@ -66,6 +66,25 @@ async def test_requests_that_wait_are_limited_over_all_receivers() -> None:
         assert await distributor.over_http(request(1)) == 200
 
 
+async def test_those_who_send_slowly_take_nobodys_place() -> None:
+    async with started(CROWD) as distributor:
+        host, _, port = distributor.http.address.rpartition(":")
+        head = (
+            f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 9\r\n\r\nslow"
+        )
+        slow = [await asyncio.open_connection(host, int(port)) for _ in range(5)]
+        try:
+            for _, writer in slow:
+                writer.write(head.encode())
+            where = {"receiver": "otlp/otlp_receiver", "transport": "http"}
+            await until(lambda: distributor.value("spanmill_distributor_connections", **where) == 5)
+            assert await distributor.over_http(request(1)) == 200
+            assert await distributor.over_grpc(request(1)) == "OK"
+        finally:
+            for _, writer in slow:
+                writer.close()
+
+
 async def test_others_are_answered_while_a_long_body_is_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     done, translate = threading.Event(), OtlpForm.traces_data
 
