@@ -198,8 +198,7 @@ class PartitionOwner:
         those of the window with which the partition joins it (growth.py).
         """
         generator = self._generator
-        self._joining = self._inbox.drops = True
-        joining = await generator.growth.joining(self.partition)
+        joining = await generator.growth.joining(self.partition, self._pass_over)
         self._joining = self._inbox.drops = False
         if joining is None:
             rules = RulesInForce.initial(generator.live.rules, spans_partitions=generator.partitions)
@@ -207,6 +206,10 @@ class PartitionOwner:
         first_ms, rules = joining
         stream_time_ms = first_ms - generator.live.rules.interval_ms
         return Checkpoint(offset, stream_time_ms=stream_time_ms, rules=rules, shards=generator.shards)
+
+    def _pass_over(self) -> None:
+        """Take nothing for what may be minutes, without holding up others: more than a little becomes a gap."""
+        self._joining = self._inbox.drops = True
 
     async def _replaced(self, saved: Checkpoint, ends: Ends) -> bool:
         """Whether the topic isn't the one that the checkpoint speaks of."""

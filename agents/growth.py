@@ -19,6 +19,7 @@ in force in it, so it is a matter of the log like all rules; partitions are only
 """
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -41,10 +42,11 @@ class Growth:
     def __init__(self, probe: Probe, checkpoints: str, rules_log: RulesLog) -> None:
         self._probe, self._checkpoints, self._rules_log = probe, checkpoints, rules_log
 
-    async def joining(self, partition: int) -> tuple[int, RulesInForce] | None:
+    async def joining(self, partition: int, waits: Callable[[], None]) -> tuple[int, RulesInForce] | None:
         """The first window (its end) of a partition without a checkpoint, and the rules in force in it.
 
-        None if it is as old as the app, and may begin with its first record. Waits until the others know of it.
+        None if it is as old as the app, and may begin with its first record. Waits until the others know of it, which
+        may take minutes, and calls `waits` before.
         """
         if partition == FIRST_PARTITION:
             return None
@@ -58,6 +60,7 @@ class Growth:
             if first_ms is not None:
                 log.info("a new partition of the spans topic begins", partition=partition, window=first_ms)
                 return first_ms, at_window(known, first_ms)
+            waits()
             await self._rules_log.announce_growth(known)
             await asyncio.sleep(POLL_S)
 

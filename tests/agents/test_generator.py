@@ -83,6 +83,9 @@ class World:
         self.now_s = 0.0
         self.acknowledges = asyncio.Event()
         self.acknowledges.set()
+        self.looks = asyncio.Event()
+        """Whether somebody who asks for a newest record is answered."""
+        self.looks.set()
         self.fails = False
         self.purged = False
         self.threads = ThreadPoolExecutor(2)
@@ -139,6 +142,7 @@ class World:
         return next(((each.offset, each.timestamp) for each in found), None)
 
     async def newest(self, topic: str, partition: int) -> bytes | None:
+        await self.looks.wait()
         records = self.topics[topic][partition].records
         return records[-1].value if records else None
 
@@ -552,6 +556,25 @@ async def test_a_partition_of_a_new_app_waits_for_no_other() -> None:
             world.tell(INTERVAL_MS, Told(), partition=1)
             await it.delivered(checkpoints=2)
     assert in_all_shards(world) == {15: 1}
+
+
+async def test_what_comes_before_an_owner_knows_that_its_app_is_new_waits_for_it() -> None:
+    """A topic that was filled before anybody read it comes at once, in more deliveries than an inbox holds."""
+    world = World(partitions=2)
+    world.looks.clear()
+    async with running(world, partition=1) as it:
+        for number in range(6):
+            world.tell(number, Told(), partition=1)
+
+        async def deliver_one_by_one() -> None:
+            for each in world.topics[SPANS][1].records:
+                await it.owner.put([each])
+
+        delivering = asyncio.create_task(deliver_one_by_one())
+        await asyncio.sleep(0.05)
+        world.looks.set()
+        await asyncio.wait_for(delivering, 60)
+        await until(lambda: it.owner.next_offset == 6)
 
 
 async def test_a_new_partition_that_waits_holds_no_delivery_up_and_begins_again_where_it_dropped_one() -> None:

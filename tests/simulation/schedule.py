@@ -330,7 +330,7 @@ class Schedule:
         """Whether a fault explains the end: a delivery that failed, a fetch that was lost."""
         flavour = self.plan.flavour
         if isinstance(error, GapError | StalledError):
-            return process.fetching.lost or process.is_joining or flavour == "replaced"
+            return process.fetching.lost or flavour == "replaced" or (process.is_joining and flavour == "growth")
         if isinstance(error, MissingBatchError):
             return process in self._waited_in_vain or flavour in LOSING
         return isinstance(error, KafkaException)
