@@ -22,7 +22,7 @@ from agents.inbox import Inbox, LogRecord
 from agents.live_config import LiveConfig
 from agents.log_probe import Ends
 from agents.membership import leave_if_gone
-from agents.memory import keep_freed_memory
+from agents.memory import collect_rarely, keep_freed_memory
 from agents.own_metrics import OwnMetrics
 from agents.rules_log import Clocks, RulesLog
 from agents.ticks import TickTimer
@@ -423,6 +423,7 @@ async def run(
     names = TopicNames.of(config)
     counts = await check_topics(config, embedded=embedded)
     await asyncio.to_thread(warm_up, config)
+    collect_rarely()
     async with contextlib.AsyncExitStack() as running:
         if live is None:
             live = LiveConfig(config, metrics.config, embedded=embedded)

@@ -24,6 +24,7 @@ from agents.hold_back import POLL_S
 from agents.inbox import Inbox, LogRecord
 from agents.live_config import LiveConfig
 from agents.membership import leave_if_gone
+from agents.memory import collect_rarely
 from agents.own_metrics import OwnMetrics
 from agents.remote_write.endpoints import remote_write_endpoints
 from agents.rules_log import Clocks, RulesLog
@@ -326,6 +327,7 @@ async def run(
     names = TopicNames.of(config)
     counts = await check_topics(config, embedded=embedded, only=(names.deltas, names.snapshots))
     await asyncio.to_thread(warm_up, config)
+    collect_rarely()
     settings = WorkerSettings(
         app_id=names.sink_app,
         topic=names.deltas,

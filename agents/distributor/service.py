@@ -33,6 +33,7 @@ from agents.distributor.reception import (
 )
 from agents.distributor.usage import UsageTracker
 from agents.live_config import LiveConfig
+from agents.memory import collect_rarely
 from agents.open_files import allow_many
 from agents.own_metrics import OwnMetrics
 from agents.producer import Producer
@@ -195,6 +196,7 @@ async def run(
         distributor = Distributor(config, metrics, counts[spans], lambda: current.current)
         running.push_async_callback(distributor.stop)
         await distributor.start()
+        collect_rarely()
         if ready is not None:
             ready.set()
         await _until(stop, distributor.endings)
